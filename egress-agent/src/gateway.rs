@@ -1,12 +1,11 @@
 //! The `gateway` command: configuration, listeners, workers, admin endpoints, and their end.
 
+mod bound_listeners;
 mod capture;
-mod ending;
-mod following;
-mod front;
 mod handover;
 mod in_force;
 mod limits;
+mod loaded_configuration;
 mod missing;
 mod peers;
 mod pods;
@@ -14,6 +13,7 @@ mod predecessor;
 mod pressure;
 mod role;
 mod running;
+mod shutdown_signals;
 mod succession;
 mod successor;
 mod view;
@@ -25,13 +25,13 @@ use ipnet::IpNet;
 use tokio::{runtime, sync::mpsc, time::Instant};
 
 use self::{
+    bound_listeners::BoundListeners,
     capture::{Capture, Captured, TunnelPort},
-    ending::DrainLimits,
-    front::Front,
     in_force::InForce,
     limits::{Allowance, LimitArgs, LookupArgs, MessageArgs},
     predecessor::Predecessor,
     role::Role,
+    shutdown_signals::DrainLimits,
     succession::Succession,
     successor::Program,
     view::View,
@@ -305,7 +305,7 @@ fn start(
         before: succession.draining(),
         upgrade,
     };
-    let front = Front {
+    let front = BoundListeners {
         workers: config,
         listeners,
         cores,

@@ -27,13 +27,13 @@ use self::view::View;
 use crate::{
     admin::{
         control::{self, NODE_SOCKET, Process},
-        node_metrics::{self, AgentSources, Fills, Sources},
+        node_metrics::{self, AgentSources, MapFillCounter, Sources},
     },
-    bpf::{self, Begin, Enforcer, Targets, TcMode},
+    bpf::{self, Enforcer, FirstStart, Targets, TcMode},
     enforcement::{
-        Checker, Condition, Introduction, KnownPods, Naming, NodeTunnel, Parts, Printer, Probing,
-        Reconciler, Shout, Standing, Tally, dns::Names, flows, notify, plan, takeover, tunnel,
-        unnamed_policy,
+        AuditReminder, Checker, Condition, EnforcedInterfaces, KnownPods, Naming, NodeCounters,
+        NodeTunnel, Printer, ProbeIdentity, Probing, Reconciler, ReconcilerInputs, dns::Names,
+        flows, notify, plan, takeover, tunnel, unnamed_policy,
     },
     net::{LookupLimits, Resolver},
     otlp,
@@ -44,7 +44,7 @@ use crate::{
     },
     sys::{listening::Sockets, process::raise_open_files},
     telemetry::{self, FlowLog},
-    types::Held,
+    types::ConfigurationStamp,
 };
 
 /// How long the API server's first lists are waited for.
@@ -115,7 +115,8 @@ async fn enforce(args: NodeArgs) -> anyhow::Result<()> {
         first_lists(&origin).await;
     }
     // What runs here before the first agent does must not notice its start.
-    let enforcer = Enforcer::start(&args.bpffs, &targets, TcMode::detect(), Begin::WhenFilled)?;
+    let enforcer =
+        Enforcer::start(&args.bpffs, &targets, TcMode::detect(), FirstStart::WhenFilled)?;
     let records = enforcer.records.clone();
     let Enforcer {
         attachments,
@@ -129,7 +130,7 @@ async fn enforce(args: NodeArgs) -> anyhow::Result<()> {
         pins,
         records: _,
     } = enforcer;
-    let held = maps.current().globals.as_ref().and_then(Held::of);
+    let held = maps.current().globals.as_ref().and_then(ConfigurationStamp::of);
     takeover::announce(adopted, attachments.waiting(), held);
 
     let directory = args.config.place();
@@ -143,7 +144,7 @@ async fn enforce(args: NodeArgs) -> anyhow::Result<()> {
     let announced = Announced::default();
     let (known, loaded) = KnownPods::start(loaded, reported, roots, &interfaces, announced.clone());
     let (in_maps, known_interfaces) = watch::channel(BTreeSet::new());
-    let standing = Standing::new(announced, known.sightings.clone(), known_interfaces);
+    let standing = EnforcedInterfaces::new(announced, known.sightings.clone(), known_interfaces);
     let reload = reload.inheriting(takeover::inherited(attachments.waiting(), held));
     let again = reload.again();
     let probing = Probing {
@@ -152,13 +153,13 @@ async fn enforce(args: NodeArgs) -> anyhow::Result<()> {
         timeout: args.health_timeout,
     };
     let (in_force, revisions) = watch::channel(None);
-    let words = Introduction::new(&node, revisions).filter(|_| args.config.is_kubernetes());
+    let words = ProbeIdentity::new(&node, revisions).filter(|_| args.config.is_kubernetes());
     let checker = Checker::spawn(probing, plan::inherited(maps.current()), words);
-    let (shout, modes) = Shout::new();
-    let tally = Arc::new(Tally { dropped: printer.dropped(), ..Tally::default() });
+    let (shout, modes) = AuditReminder::new();
+    let tally = Arc::new(NodeCounters { dropped: printer.dropped(), ..NodeCounters::default() });
     let condition = Arc::<Condition>::default();
     condition.set_gaps(families.gaps());
-    condition.set_waiting(attachments.waiting() == Some(bpf::Waiting::FirstStart));
+    condition.set_waiting(attachments.waiting() == Some(bpf::PendingReason::FirstStart));
     for exposure in condition.exposures() {
         tracing::warn!("exposed: {exposure}");
     }
@@ -203,7 +204,7 @@ async fn enforce(args: NodeArgs) -> anyhow::Result<()> {
                 modes,
                 credentials,
                 tunnel: Arc::clone(&tunnel.stats),
-                fills: Fills::new(args.bpffs.clone()),
+                fills: MapFillCounter::new(args.bpffs.clone()),
                 unknown: known.unknown.clone(),
                 exports,
             },
@@ -218,7 +219,7 @@ async fn enforce(args: NodeArgs) -> anyhow::Result<()> {
         pods: args.pod_interfaces.clone(),
     };
     let printing = flows::run(events, printer, naming, flows, Arc::clone(&tally));
-    let parts = Parts {
+    let parts = ReconcilerInputs {
         attachments,
         families,
         records,

@@ -16,9 +16,9 @@ const GROUP_BITS: u32 = 4;
 
 /// What is in no map.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Absent(u32);
+pub struct SurelyAbsent(u32);
 
-impl Absent {
+impl SurelyAbsent {
     /// Nothing is denied, and there is no gateway.
     pub const ALL: Self = Self(u32::MAX);
 
@@ -98,7 +98,7 @@ mod tests {
 
     #[test]
     fn what_is_known_of_one_says_nothing_of_others() {
-        let absent = Absent::ALL
+        let absent = SurelyAbsent::ALL
             .with_denied(128, &addr("169.254.169.254"))
             .with_denied(10, &addr("fe80::"))
             .with_gateway(&addr("192.0.2.10"));
@@ -110,7 +110,7 @@ mod tests {
         }
         assert!(!absent.gateway(&addr("192.0.2.10")) && !absent.gateway(&addr("10.0.0.26")));
         assert!(absent.gateway(&addr("192.0.2.11")));
-        assert!(!Absent::from_raw(0).denies(&addr("10.0.0.1")));
+        assert!(!SurelyAbsent::from_raw(0).denies(&addr("10.0.0.1")));
     }
 
     proptest! {
@@ -122,7 +122,7 @@ mod tests {
                 (true, [a, b, c, d, ..]) => (Addr::v4([a, b, c, d]), 96 + bits % 33),
                 (false, octets) => (Addr::v6(octets), bits),
             };
-            let absent = Absent::from_raw(before).with_denied(bits, &data);
+            let absent = SurelyAbsent::from_raw(before).with_denied(bits, &data);
             // Any address that begins like the prefix, mapped ones included.
             let mask = u128::MAX.checked_shl(128 - bits).unwrap_or(0);
             let bits_of = |octets: [u8; 16]| u128::from_be_bytes(octets);
@@ -138,7 +138,7 @@ mod tests {
         #[test]
         fn a_gateway_is_never_left_out(octets: [u8; 16], before: u32) {
             let gateway = Addr::v6(octets);
-            prop_assert!(!Absent::from_raw(before).with_gateway(&gateway).gateway(&gateway));
+            prop_assert!(!SurelyAbsent::from_raw(before).with_gateway(&gateway).gateway(&gateway));
         }
     }
 }

@@ -5,7 +5,7 @@ use crate::{
         ADMIN_PORTS, EXEMPTION_TABLES, GatewayKey, Globals, PodAddress, PodPort, Policy, PolicyId,
         Route, RouteKey, TableId, UNKNOWN_TABLE, route_action,
     },
-    absent::Absent,
+    absent::SurelyAbsent,
     addr::{Addr, PortBe},
     packet::{Flow, protocol},
     reason::Reason,
@@ -96,7 +96,7 @@ pub fn by_table(place: Place, flow: &Flow, table: TableId, view: &impl PolicyVie
     if globals.generation == 0 {
         return Verdict::deny(Reason::NoPolicy);
     }
-    let absent = Absent::from_raw(globals.absent);
+    let absent = SurelyAbsent::from_raw(globals.absent);
     if !absent.denies(&flow.destination) && view.is_denied(&flow.destination) {
         return Verdict::deny(Reason::DeniedPrefix);
     }

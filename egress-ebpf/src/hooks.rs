@@ -9,7 +9,7 @@ pub use self::{
     family::{family, is_packet_family, netlink, ordinary},
     origin::{Namespace, Socket},
     pod::pod,
-    uplink::{Way, Workload, uplink},
+    uplink::{ForwardPath, Workload, uplink},
 };
 use crate::{
     abi::{PodAddress, PolicyId, UNKNOWN_POLICY, action},
@@ -137,13 +137,13 @@ pub fn skb(
     cgroup: u64,
     view: &impl View,
 ) -> Judgement {
-    let mode = bytes.forget(view.policy(policy).mode);
+    let mode = bytes.verifier_barrier(view.policy(policy).mode);
     if mode == Mode::Exempt {
         return exempt(policy, ether_type);
     }
     let mut room = Room::EMPTY;
     let packet = bytes.packet(0, ether_type, true, &mut room);
-    let forged = bytes.forget(forges_error(bytes, 0, packet));
+    let forged = bytes.verifier_barrier(forges_error(bytes, 0, packet));
     let verdict =
         settled(bytes, destination(packet, |flow| view.verdict(Place::Skb, flow, policy)));
     let mut verdict = own_source(verdict, packet, view);
@@ -238,7 +238,7 @@ pub fn to_socket(
     }
     let packet = packet::ip(bytes, 0, ether_type);
     if packet.flow.protocol == protocol && matches!(protocol, protocol::TCP | protocol::UDP) {
-        inbound::note(Scope::Cgroup(cgroup), &packet, view);
+        inbound::track_inbound(Scope::Cgroup(cgroup), &packet, view);
     }
 }
 
@@ -248,7 +248,7 @@ pub fn inward(bytes: &impl Bytes, scope: Scope, vlan: bool, view: &(impl PolicyV
     let Some(ethernet) = Ethernet::read(bytes).filter(|_| !vlan) else { return };
     if matches!(ethernet.ether_type, ether_type::IPV4 | ether_type::IPV6) {
         let packet = packet::ip(bytes, Ethernet::LENGTH, ethernet.ether_type);
-        inbound::note(scope, &packet, view);
+        inbound::track_inbound(scope, &packet, view);
     }
 }
 
@@ -286,8 +286,9 @@ fn own_source(verdict: Verdict, packet: &Packet, view: &impl View) -> Verdict {
 #[inline(always)]
 fn forges_error(bytes: &impl Reader, offset: u32, packet: &Packet) -> bool {
     // A copy of which nothing is known: what is found out here must not make a path of its own.
-    let (signal, flow) = (bytes.forget(packet.signal), &packet.flow);
-    signal == Signal::Error && (flow.fragment || !bytes.forget(bytes.quotes_own(offset, flow)))
+    let (signal, flow) = (bytes.verifier_barrier(packet.signal), &packet.flow);
+    signal == Signal::Error
+        && (flow.fragment || !bytes.verifier_barrier(bytes.quotes_own(offset, flow)))
 }
 
 /// Whether a verdict only says that nothing leads there, or not to this port of a gateway: then it may still be an
@@ -317,13 +318,13 @@ fn answers(scope: Scope, sender: Sender, packet: &Packet, view: &impl View) -> b
     inbound::may_answer(packet) && view.answers(scope, sender, packet)
 }
 
-/// A verdict on a packet, of which only actions and reasons are left: see [`Bytes::forget`]. No
+/// A verdict on a packet, of which only actions and reasons are left: see [`Bytes::verifier_barrier`]. No
 /// packet can be redirected.
 #[inline(always)]
 fn settled(bytes: &impl Bytes, verdict: Verdict) -> Verdict {
-    let allowed = bytes.forget(matches!(verdict.action, Action::Allow));
+    let allowed = bytes.verifier_barrier(matches!(verdict.action, Action::Allow));
     let action = if allowed { Action::Allow } else { Action::Deny };
-    Verdict { action, reason: bytes.forget(verdict.reason) }
+    Verdict { action, reason: bytes.verifier_barrier(verdict.reason) }
 }
 
 /// Judges a packet by everything but its source; `judge` is the verdict on its flow.

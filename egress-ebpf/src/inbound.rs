@@ -106,7 +106,7 @@ impl End {
 
 /// That this end was seen from the inside at all.
 #[inline(always)]
-const fn mark(kind: u8, scope: u64, remote: Addr, remote_port: PortBe) -> FlowKey {
+const fn remote_seen_key(kind: u8, scope: u64, remote: Addr, remote_port: PortBe) -> FlowKey {
     FlowKey {
         scope,
         remote,
@@ -121,7 +121,7 @@ const fn mark(kind: u8, scope: u64, remote: Addr, remote_port: PortBe) -> FlowKe
 
 /// Takes note of a packet on its way in.
 #[inline(always)]
-pub fn note(scope: Scope, packet: &Packet, view: &(impl PolicyView + FlowTable)) {
+pub fn track_inbound(scope: Scope, packet: &Packet, view: &(impl PolicyView + FlowTable)) {
     let signal = packet.signal;
     let begins = matches!(signal, Signal::Syn | Signal::Datagram | Signal::EchoRequest);
     if packet.flaw.is_some() || !(begins || signal.continues()) {
@@ -143,11 +143,11 @@ pub fn note(scope: Scope, packet: &Packet, view: &(impl PolicyView + FlowTable))
             }
             Scope::Pod(ifindex) => {
                 let any = PortBe([0; 2]);
-                let mark = mark(flow_kind::POD_REMOTE, ifindex.into(), remote.addr, any);
+                let mark = remote_seen_key(flow_kind::POD_REMOTE, ifindex.into(), remote.addr, any);
                 update(&mark, Signal::Datagram, now, view);
             }
             Scope::Cgroup(id) if signal == Signal::Datagram => {
-                let mark = mark(flow_kind::CGROUP_REMOTE, id, remote.addr, remote.port);
+                let mark = remote_seen_key(flow_kind::CGROUP_REMOTE, id, remote.addr, remote.port);
                 update(&mark, Signal::Datagram, now, view);
             }
             Scope::Uplink | Scope::Cgroup(_) => {}
@@ -212,7 +212,7 @@ pub fn answers(scope: Scope, sender: Sender, packet: &Packet, view: &impl FlowTa
             if matches!(signal, Signal::Datagram | Signal::EchoReply | Signal::RstAck) =>
         {
             let any = PortBe([0; 2]);
-            let mark = mark(flow_kind::POD_REMOTE, ifindex.into(), remote.addr, any);
+            let mark = remote_seen_key(flow_kind::POD_REMOTE, ifindex.into(), remote.addr, any);
             view.flow(&mark).is_some_and(|state| lives(&state, now))
         }
         Sender::Pod(_) | Sender::Unknown => false,
@@ -231,7 +231,8 @@ pub fn may_send(cgroup: u64, flow: &Flow, view: &impl FlowTable) -> bool {
     if flow.protocol != protocol::UDP {
         return false;
     }
-    let key = mark(flow_kind::CGROUP_REMOTE, cgroup, flow.destination, flow.destination_port);
+    let key =
+        remote_seen_key(flow_kind::CGROUP_REMOTE, cgroup, flow.destination, flow.destination_port);
     view.flow(&key).is_some_and(|state| lives(&state, view.now()))
 }
 

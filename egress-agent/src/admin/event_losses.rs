@@ -4,8 +4,8 @@ use std::fmt;
 
 use super::exposition::Exposition;
 use crate::{
-    bpf::{Causer, Lost, cgroup_path, ifname},
-    enforcement::Who,
+    bpf::{EventOrigin, Lost, cgroup_path, ifname},
+    enforcement::WorkloadIndex,
     types::printable,
 };
 
@@ -13,7 +13,11 @@ use crate::{
 const MOST: usize = 100;
 
 /// Writes the series: those with the most first.
-pub(super) fn write(lost: &[(Causer, Lost)], who: &Who, out: &mut Exposition) -> fmt::Result {
+pub(super) fn write(
+    lost: &[(EventOrigin, Lost)],
+    who: &WorkloadIndex,
+    out: &mut Exposition,
+) -> fmt::Result {
     let name = "egress_workload_events_lost_total";
     let help = "Flow events that were not printed, by the workload that caused them.";
     out.family(name, "counter", help)?;
@@ -29,10 +33,12 @@ pub(super) fn write(lost: &[(Causer, Lost)], who: &Who, out: &mut Exposition) ->
 }
 
 /// The cgroup or interface, and the workload, which may be unknown.
-fn known_as(causer: Causer, who: &Who) -> (String, String) {
+fn known_as(causer: EventOrigin, who: &WorkloadIndex) -> (String, String) {
     let (at, found) = match causer {
-        Causer::Cgroup(0) | Causer::Interface(0) => return ("unknown".into(), String::new()),
-        Causer::Cgroup(id) => match cgroup_path(id) {
+        EventOrigin::Cgroup(0) | EventOrigin::Interface(0) => {
+            return ("unknown".into(), String::new());
+        }
+        EventOrigin::Cgroup(id) => match cgroup_path(id) {
             Some(path) => {
                 let path = path.display().to_string();
                 let found = who.find(Some(&path), None, None);
@@ -40,7 +46,7 @@ fn known_as(causer: Causer, who: &Who) -> (String, String) {
             }
             None => (format!("cgroup #{id}"), None),
         },
-        Causer::Interface(index) => match ifname(index) {
+        EventOrigin::Interface(index) => match ifname(index) {
             Some(name) => {
                 let found = who.find(None, Some(&name), None);
                 (format!("interface {name}"), found)
@@ -59,11 +65,11 @@ mod tests {
     #[test]
     fn each_workloads_losses_are_its_own() {
         let lost = [
-            (Causer::Cgroup(u64::MAX), Lost { rate: 7, full: 1 }),
-            (Causer::Interface(0), Lost { rate: 0, full: 2 }),
+            (EventOrigin::Cgroup(u64::MAX), Lost { rate: 7, full: 1 }),
+            (EventOrigin::Interface(0), Lost { rate: 0, full: 2 }),
         ];
         let mut out = Exposition::default();
-        write(&lost, &Who::default(), &mut out).unwrap();
+        write(&lost, &WorkloadIndex::default(), &mut out).unwrap();
         let text = out.into_text();
         let cgroup = format!("workload=\"\",at=\"cgroup #{}\"", u64::MAX);
         let name = "egress_workload_events_lost_total";

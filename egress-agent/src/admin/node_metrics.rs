@@ -9,7 +9,7 @@ use std::{convert::Infallible, fmt::Write as _, io, net::SocketAddr, sync::Arc, 
 #[cfg(test)]
 pub(super) use self::series::tests::families;
 pub(crate) use self::{
-    fills::Fills,
+    fills::MapFillCounter,
     sources::{AgentSources, Sources},
 };
 use http::{Method, Request, Response, StatusCode, header};

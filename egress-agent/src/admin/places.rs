@@ -1,7 +1,7 @@
 //! How many connections an endpoint holds, and whose. Pure: a connection is a number.
 //!
-//! The bound is [`Places::ALL`] connections an endpoint, of which [`Places::RESERVED`] are for nodes
-//! alone; the share of one source is [`Places::EACH`]. Nobody is kept waiting: where there is no
+//! The bound is [`EndpointConnections::ALL`] connections an endpoint, of which [`EndpointConnections::RESERVED`] are for nodes
+//! alone; the share of one source is [`EndpointConnections::EACH`]. Nobody is kept waiting: where there is no
 //! place left, the oldest connection of the source with the most is closed for the new one.
 
 use std::net::{IpAddr, Ipv6Addr};
@@ -12,7 +12,7 @@ use crate::policy::Caller;
 pub(super) type Id = u64;
 
 #[derive(Clone, Copy, Debug)]
-struct Place {
+struct ConnectionSlot {
     id: Id,
     origin: IpAddr,
     caller: Caller,
@@ -20,8 +20,8 @@ struct Place {
 
 /// The open connections of one endpoint, the oldest first.
 #[derive(Debug, Default)]
-pub(super) struct Places {
-    open: Vec<Place>,
+pub(super) struct EndpointConnections {
+    open: Vec<ConnectionSlot>,
     next: Id,
 }
 
@@ -41,7 +41,7 @@ pub(super) enum Admission {
     Refused,
 }
 
-impl Places {
+impl EndpointConnections {
     /// Connections at a time.
     pub(super) const ALL: usize = 256;
     /// Those that are for nodes and loopback alone.
@@ -71,7 +71,7 @@ impl Places {
         if let Some(victim) = victim {
             self.leave(victim);
         }
-        self.open.push(Place { id, origin, caller });
+        self.open.push(ConnectionSlot { id, origin, caller });
         victim.map_or(Admission::Admitted(id), |of| Admission::Instead { id, of })
     }
 
@@ -86,14 +86,14 @@ impl Places {
         self.open.len()
     }
 
-    fn count(&self, which: impl Fn(&Place) -> bool) -> usize {
+    fn count(&self, which: impl Fn(&ConnectionSlot) -> bool) -> usize {
         self.open.iter().filter(|place| which(place)).count()
     }
 
-    fn oldest_of_the_largest(&self, which: impl Fn(&Place) -> bool) -> Option<Id> {
+    fn oldest_of_the_largest(&self, which: impl Fn(&ConnectionSlot) -> bool) -> Option<Id> {
         let among = || self.open.iter().filter(|place| which(place));
         // Of several with as many, the first found has the oldest connection.
-        let mut largest: Option<(usize, &Place)> = None;
+        let mut largest: Option<(usize, &ConnectionSlot)> = None;
         for place in among() {
             let count = among().filter(|other| other.origin == place.origin).count();
             if largest.is_none_or(|(most, _)| count > most) {
@@ -104,7 +104,7 @@ impl Places {
     }
 }
 
-fn is_other(place: &Place) -> bool {
+fn is_other(place: &ConnectionSlot) -> bool {
     place.caller == Caller::Other
 }
 
@@ -131,7 +131,7 @@ mod tests {
         IpAddr::from([10, 0, a, b])
     }
 
-    fn fill(places: &mut Places, origins: impl IntoIterator<Item = u16>, each: usize) {
+    fn fill(places: &mut EndpointConnections, origins: impl IntoIterator<Item = u16>, each: usize) {
         for origin in origins {
             for _ in 0..each {
                 places.admit(ip(origin), Caller::Other);
@@ -141,42 +141,42 @@ mod tests {
 
     #[test]
     fn a_source_beyond_its_share_loses_its_own_oldest() {
-        let mut places = Places::default();
+        let mut places = EndpointConnections::default();
         let mut ids = Vec::new();
-        for _ in 0..Places::EACH {
+        for _ in 0..EndpointConnections::EACH {
             let admitted = places.admit(ip(1), Caller::Other);
             let Admission::Admitted(id) = admitted else { panic!("{admitted:?}") };
             ids.push(id);
         }
         let next = places.admit(ip(1), Caller::Other);
         assert!(matches!(next, Admission::Instead { of, .. } if of == ids[0]), "{next:?}");
-        assert_eq!(places.len(), Places::EACH);
+        assert_eq!(places.len(), EndpointConnections::EACH);
         assert!(matches!(places.admit(ip(2), Caller::Other), Admission::Admitted(_)));
     }
 
     #[test]
     fn under_pressure_the_largest_source_makes_room() {
-        let mut places = Places::default();
+        let mut places = EndpointConnections::default();
         places.admit(ip(1), Caller::Other);
         let Admission::Admitted(oldest) = places.admit(ip(2), Caller::Other) else { panic!() };
-        fill(&mut places, [2], Places::EACH - 1);
+        fill(&mut places, [2], EndpointConnections::EACH - 1);
         // One connection each: an attacker with many addresses.
         fill(&mut places, 100..100 + 111, 1);
-        assert_eq!(places.len(), Places::ALL - Places::RESERVED);
+        assert_eq!(places.len(), EndpointConnections::ALL - EndpointConnections::RESERVED);
         let next = places.admit(ip(3), Caller::Other);
         assert!(matches!(next, Admission::Instead { of, .. } if of == oldest), "{next:?}");
     }
 
     #[test]
     fn nodes_have_places_that_nobody_else_takes() {
-        let mut places = Places::default();
+        let mut places = EndpointConnections::default();
         fill(&mut places, 1..400, 4);
-        assert_eq!(places.len(), Places::ALL - Places::RESERVED);
+        assert_eq!(places.len(), EndpointConnections::ALL - EndpointConnections::RESERVED);
         for node in 1000..1000 + 128 {
             let admitted = places.admit(ip(node), Caller::Node);
             assert!(matches!(admitted, Admission::Admitted(_)), "{admitted:?}");
         }
-        assert_eq!(places.len(), Places::ALL);
+        assert_eq!(places.len(), EndpointConnections::ALL);
         // More nodes than places: another node's goes, nobody is turned away.
         let next = places.admit(ip(2000), Caller::Node);
         assert!(matches!(next, Admission::Instead { .. }), "{next:?}");
@@ -197,7 +197,7 @@ mod tests {
         fn the_bounds_hold_whoever_comes(
             steps in proptest::collection::vec((0_u16..40, 0_u8..4, any::<bool>()), 0..1500),
         ) {
-            let mut places = Places::default();
+            let mut places = EndpointConnections::default();
             let mut open = Vec::new();
             for (origin, kind, leaves) in steps {
                 let caller = if kind == 0 { Caller::Node } else { Caller::Other };
@@ -215,9 +215,9 @@ mod tests {
                     places.leave(open.remove(0));
                 }
                 prop_assert_eq!(places.len(), open.len());
-                prop_assert!(places.len() <= Places::ALL);
-                prop_assert!(places.count(is_other) <= Places::ALL - Places::RESERVED);
-                prop_assert!(places.count(|place| place.origin == origin) <= Places::EACH);
+                prop_assert!(places.len() <= EndpointConnections::ALL);
+                prop_assert!(places.count(is_other) <= EndpointConnections::ALL - EndpointConnections::RESERVED);
+                prop_assert!(places.count(|place| place.origin == origin) <= EndpointConnections::EACH);
             }
         }
     }

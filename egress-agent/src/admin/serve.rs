@@ -24,14 +24,14 @@ use tokio::{
 
 use super::{
     AdminSources, Status,
-    places::{Admission, Id, Places, origin},
+    places::{Admission, EndpointConnections, Id, origin},
     rollout,
     routes::{self, Answer, Endpoint},
     ui::Ui,
 };
 use crate::{
     policy::{Caller, OwnPort},
-    sys::spare::Spare,
+    sys::spare::SpareDescriptors,
     telemetry::{AdminRefusal, Telemetry},
 };
 
@@ -88,11 +88,11 @@ pub(super) async fn accept(
     mut phases: watch::Receiver<Phase>,
 ) {
     let leaving = phases.clone();
-    let mut places = Places::default();
+    let mut places = EndpointConnections::default();
     // Dropping a connection's sender closes it.
     let mut open: HashMap<Id, oneshot::Sender<Infallible>> = HashMap::new();
     let (over, mut ended) = mpsc::unbounded_channel();
-    let mut spare = Spare::new(SPARE);
+    let mut spare = SpareDescriptors::new(SPARE);
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,

@@ -4,12 +4,12 @@
 //! belong to the interface. A newer program is attached before the older one is let go, so there
 //! is no moment without one; and either all of a start's attachments are made or none.
 
+mod attach_point;
+mod attach_targets;
 mod change;
 mod check;
 mod pattern;
-mod place;
 mod stage;
-mod survey;
 mod table;
 mod targets;
 
@@ -20,22 +20,22 @@ use std::{
 
 use aya::Ebpf;
 
+use self::{
+    attach_point::{AttachPoint, pin_name, remove_pin, report_strangers},
+    attach_targets::{AttachTargets, Hook},
+    check::{Links, fault, pin_again},
+    stage::{ActiveAttachment, stage},
+};
+pub(super) use self::{
+    attach_point::{PinnedPlace, pinned_cgroups},
+    stage::{clsact_program, remove_clsact},
+};
 pub use self::{
     change::{Change, Repair},
     pattern::Pattern,
-    targets::{Begin, Target, Targets, TcMode, Waiting},
+    targets::{FirstStart, PendingReason, Target, Targets, TcMode},
 };
-use self::{
-    check::{Links, fault, pin_again},
-    place::{Place, pin_name, remove_pin, report_strangers},
-    stage::{Held, stage},
-    survey::{Hook, Survey},
-};
-pub(super) use self::{
-    place::{PinnedPlace, pinned_cgroups},
-    stage::{clsact_program, remove_clsact},
-};
-use super::{Error, epoch, host, kept::Kept, load, pins::Pins, workloads};
+use super::{Error, epoch, host, load, pinned_maps::PinnedMaps, pins::Pins, workloads};
 use crate::sys::netlink::links;
 
 /// The loaded programs and where they are attached.
@@ -44,15 +44,15 @@ pub struct Attachments {
     ebpf: Ebpf,
     tc: TcMode,
     targets: Targets,
-    survey: Survey,
-    held: BTreeMap<Hook, Held>,
+    survey: AttachTargets,
+    held: BTreeMap<Hook, ActiveAttachment>,
     /// Named ones that aren't there.
     missing: BTreeSet<Target>,
-    maps: Kept,
+    maps: PinnedMaps,
     /// Where ours aren't in force yet.
-    waiting: BTreeSet<Place>,
+    waiting: BTreeSet<AttachPoint>,
     /// What they wait for there.
-    waits_for: Waiting,
+    waits_for: PendingReason,
 }
 
 impl Attachments {
@@ -67,21 +67,21 @@ impl Attachments {
         targets: Targets,
         tc: TcMode,
         empty: bool,
-        begin: Begin,
+        begin: FirstStart,
     ) -> Result<Self, Error> {
-        let survey = look(&targets, &Survey::default())?;
-        let places = |names: Vec<String>| -> BTreeSet<Place> {
+        let survey = find_targets(&targets, &AttachTargets::default())?;
+        let places = |names: Vec<String>| -> BTreeSet<AttachPoint> {
             let pinned = names.iter().filter_map(|name| PinnedPlace::parse(name));
             pinned.map(|pin| pin.place).collect()
         };
         let replaced = if empty { places(pins.other_link_names()) } else { BTreeSet::new() };
         let is_first = empty && places(pins.link_names()).is_empty();
         let (waiting, waits_for) = if !replaced.is_empty() {
-            (replaced, Waiting::OtherVersion)
-        } else if is_first && begin == Begin::WhenFilled {
-            (survey.places().into_keys().collect(), Waiting::FirstStart)
+            (replaced, PendingReason::OtherVersion)
+        } else if is_first && begin == FirstStart::WhenFilled {
+            (survey.places().into_keys().collect(), PendingReason::FirstStart)
         } else {
-            (BTreeSet::new(), Waiting::FirstStart)
+            (BTreeSet::new(), PendingReason::FirstStart)
         };
         let missing = survey.missing(&targets);
         let mut all = Self {
@@ -91,7 +91,7 @@ impl Attachments {
             survey,
             held: BTreeMap::new(),
             missing,
-            maps: Kept::open(pins)?,
+            maps: PinnedMaps::open(pins)?,
             waiting,
             waits_for,
         };
@@ -112,7 +112,7 @@ impl Attachments {
 
     /// What keeps ours from being in force everywhere; `None` where they are.
     #[must_use]
-    pub fn waiting(&self) -> Option<Waiting> {
+    pub fn waiting(&self) -> Option<PendingReason> {
         (!self.waiting.is_empty()).then_some(self.waits_for)
     }
 
@@ -157,7 +157,7 @@ impl Attachments {
 
     /// Attaches to what came, forgets what went. Quick enough for every word of the kernel.
     pub fn follow(&mut self, pins: &Pins) -> Vec<Result<Change, Error>> {
-        let survey = match look(&self.targets, &self.survey) {
+        let survey = match find_targets(&self.targets, &self.survey) {
             Ok(survey) => survey,
             Err(error) => return vec![Err(error)],
         };
@@ -166,7 +166,7 @@ impl Attachments {
         let now = self.survey.places();
         let missing = self.survey.missing(&self.targets);
         for (place, target) in before.iter().filter(|(place, _)| !now.contains_key(place)) {
-            self.forget(pins, *place);
+            self.remove(pins, *place);
             let named = missing.contains(target);
             // Its name may belong to another one already.
             if named || !now.values().any(|other| other == target) {
@@ -179,7 +179,7 @@ impl Attachments {
                 continue;
             }
             changes.push(match self.attach_missing(pins, Some(place)) {
-                Ok(()) => Ok(self.came(&before, target)),
+                Ok(()) => Ok(self.appeared(&before, target)),
                 // It may have gone this very moment; then there is nothing to attach to.
                 Err(_) if !is_there(place, &target) => continue,
                 Err(error) => Err(error),
@@ -225,7 +225,7 @@ impl Attachments {
     }
 
     /// What it means that something came.
-    fn came(&self, before: &BTreeMap<Place, Target>, target: Target) -> Change {
+    fn appeared(&self, before: &BTreeMap<AttachPoint, Target>, target: Target) -> Change {
         let again = self.missing.contains(&target) || before.values().any(|old| *old == target);
         let repair = match &target {
             Target::Cgroup(_) => Repair::Cgroup,
@@ -244,14 +244,14 @@ impl Attachments {
     }
 
     /// Whether a program that belongs there isn't.
-    fn lacks(&self, place: Place) -> bool {
+    fn lacks(&self, place: AttachPoint) -> bool {
         let hooks = self.survey.hooks();
         let missing = |hook: &Hook| !self.held.contains_key(hook) && !self.waiting.contains(&place);
         hooks.iter().any(|(hook, _)| hook.place == place && missing(hook))
     }
 
     /// Attaches what is wanted and isn't held: everywhere or at one place, all or nothing.
-    fn attach_missing(&mut self, pins: &Pins, only: Option<Place>) -> Result<(), Error> {
+    fn attach_missing(&mut self, pins: &Pins, only: Option<AttachPoint>) -> Result<(), Error> {
         let links = pins.links();
         let mut staged = Vec::new();
         for (hook, target) in self.survey.hooks() {
@@ -265,8 +265,8 @@ impl Attachments {
         let cgroups: Vec<u64> = staged
             .iter()
             .filter_map(|(hook, _)| match hook.place {
-                Place::Cgroup(id) => Some(id),
-                Place::Interface(_) => None,
+                AttachPoint::Cgroup(id) => Some(id),
+                AttachPoint::Interface(_) => None,
             })
             .collect();
         if !cgroups.is_empty() {
@@ -281,7 +281,7 @@ impl Attachments {
     }
 
     /// The place is gone, and what was attached to it; only names are left.
-    fn forget(&mut self, pins: &Pins, place: Place) {
+    fn remove(&mut self, pins: &Pins, place: AttachPoint) {
         self.held.retain(|hook, _| {
             let here = hook.place == place;
             if here {
@@ -325,17 +325,17 @@ impl Attachments {
     }
 }
 
-fn look(targets: &Targets, before: &Survey) -> Result<Survey, Error> {
+fn find_targets(targets: &Targets, before: &AttachTargets) -> Result<AttachTargets, Error> {
     let links = links::list().map_err(Error::io("can't list the interfaces"))?;
-    Ok(Survey::new(targets, before, &links, |path: &Path| host::cgroup_id(path).ok()))
+    Ok(AttachTargets::new(targets, before, &links, |path: &Path| host::cgroup_id(path).ok()))
 }
 
-fn is_there(place: Place, target: &Target) -> bool {
+fn is_there(place: AttachPoint, target: &Target) -> bool {
     match (place, target) {
-        (Place::Interface(index), _) => host::ifname(index).is_some(),
-        (Place::Cgroup(id), Target::Cgroup(path)) => {
+        (AttachPoint::Interface(index), _) => host::ifname(index).is_some(),
+        (AttachPoint::Cgroup(id), Target::Cgroup(path)) => {
             host::cgroup_id(path).is_ok_and(|now| now == id)
         }
-        (Place::Cgroup(_), Target::Interface(_) | Target::Map(_) | Target::Host) => false,
+        (AttachPoint::Cgroup(_), Target::Interface(_) | Target::Map(_) | Target::Host) => false,
     }
 }

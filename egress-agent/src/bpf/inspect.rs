@@ -19,7 +19,7 @@ use super::{
     pinned::{below, open},
     pod::Raw,
 };
-use crate::types::Held;
+use crate::types::ConfigurationStamp;
 
 /// Programs without which a cgroup isn't under enforcement; the others are a convenience, or depend
 /// on the kernel.
@@ -39,7 +39,7 @@ pub struct Inspection {
     /// The maps of this agent's version.
     pub maps: Vec<MapFill>,
     /// Which configuration the maps hold; `None` before the first one.
-    pub held: Option<Held>,
+    pub held: Option<ConfigurationStamp>,
     /// Modes other than `enforce`, by policy: `audit`, `audit_redirect`, `exempt`.
     pub modes: BTreeMap<PolicyId, &'static str>,
     /// What was counted.
@@ -174,7 +174,7 @@ impl Inspection {
     fn read_contents(&mut self, maps: &Path) -> Result<(), Error> {
         let globals: Array<_, Raw<Globals>> = typed(maps, "GLOBALS")?;
         let globals = globals.get(&0, 0).map_err(|error| Error::Map { map: "GLOBALS", error })?;
-        self.held = Held::of(&globals.0);
+        self.held = ConfigurationStamp::of(&globals.0);
         let policies: Array<_, Raw<Policy>> = typed(maps, "POLICIES")?;
         for (id, policy) in (0..).zip(policies.iter()) {
             let policy = policy.map_err(|error| Error::Map { map: "POLICIES", error })?.0;

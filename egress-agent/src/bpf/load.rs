@@ -18,7 +18,7 @@ use egress_ebpf::{
     inbound::REFUSED_SYNS,
 };
 
-use super::{Error, families, host, maker, object::PROGRAMS, offload, pins::Pins};
+use super::{Error, host, object::PROGRAMS, offload, packet_origin, pins::Pins, socket_lsm};
 
 /// Bytes of an LPM trie's prefix length, which comes before the data.
 const LPM: usize = 4;
@@ -90,11 +90,11 @@ pub(super) fn node(pins: &Pins) -> Result<Ebpf, Error> {
     }
     let set_retval = u8::from(has_set_retval());
     loader.override_global(SET_RETVAL, &set_retval, true);
-    families::tell(&mut loader);
-    maker::tell(&mut loader)?;
+    socket_lsm::set_globals(&mut loader);
+    packet_origin::set_globals(&mut loader)?;
     let network = host::node_network();
     loader.override_global("NODE_NETWORK", &network, true);
-    offload::tell(&mut loader)?;
+    offload::set_globals(&mut loader)?;
     Ok(loader.load(PROGRAMS)?)
 }
 
@@ -108,11 +108,11 @@ pub(super) fn unpinned() -> Result<Ebpf, Error> {
     let mut loader = EbpfLoader::new();
     let set_retval = u8::from(has_set_retval());
     loader.override_global(SET_RETVAL, &set_retval, true);
-    families::tell(&mut loader);
-    maker::tell(&mut loader)?;
+    socket_lsm::set_globals(&mut loader);
+    packet_origin::set_globals(&mut loader)?;
     let network = host::node_network();
     loader.override_global("NODE_NETWORK", &network, true);
-    offload::tell(&mut loader)?;
+    offload::set_globals(&mut loader)?;
     Ok(loader.load(PROGRAMS)?)
 }
 
@@ -163,7 +163,7 @@ pub(super) fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Prog
         Program::SchedClassifier(program) if program.fd().is_err() => program.load(),
         Program::SockOps(program) if program.fd().is_err() => program.load(),
         Program::SkLookup(program) if program.fd().is_err() => program.load(),
-        Program::Lsm(program) if program.fd().is_err() => families::load(program, name),
+        Program::Lsm(program) if program.fd().is_err() => socket_lsm::load(program, name),
         _ => Ok(()),
     };
     result.map_err(|error| Error::Verify { program: name.to_owned(), error })?;

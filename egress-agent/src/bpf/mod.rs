@@ -8,29 +8,29 @@ pub mod diff;
 mod epoch;
 mod error;
 mod events;
-mod families;
 mod handle;
 mod hardware;
 mod host;
 mod inspect;
-mod judge;
-mod kept;
 mod load;
 mod logs;
 pub mod lookup;
-mod maker;
 mod map_fill;
 pub mod object;
 mod offload;
+mod packet_origin;
 mod pinned;
+mod pinned_maps;
 mod pins;
 pub mod plan;
 mod pod;
+mod policy_evaluator;
 mod reconcile;
 mod records;
 mod shares;
 mod slots;
-mod trial;
+mod socket_lsm;
+mod verifier_report;
 mod workloads;
 
 use std::{
@@ -38,32 +38,34 @@ use std::{
     path::{Path, PathBuf},
 };
 
-pub use attach::{Attachments, Begin, Change, Pattern, Repair, Target, Targets, TcMode, Waiting};
+pub use attach::{
+    Attachments, Change, FirstStart, Pattern, PendingReason, Repair, Target, Targets, TcMode,
+};
 pub use counters::{Counters, Lost, Verdicts};
 pub use detach::detach;
 pub use error::Error;
 pub use events::{Action, Events, Flow, Hook};
-pub use families::{Families, Gaps};
 pub use hardware::learn as learn_hardware;
 pub use host::{
     Kernel, MINIMUM_KERNEL, OLDEST_TESTED_KERNEL, allow_untested_kernel, cgroup_path,
     cgroup2_mount, ifname, release as kernel_release,
 };
 pub use inspect::{AttachedProgram, Inspection, inspect};
-pub use judge::Judge;
-pub use maker::tell as tell_maker;
 pub use map_fill::{MapFill, map_fills};
-pub use offload::tell as tell_offload;
+pub use offload::set_globals as tell_offload;
+pub use packet_origin::set_globals as tell_maker;
 pub use pinned::{orphaned, pins_owner};
 pub use pins::{DEFAULT_BPFFS, Pins};
 pub use plan::{
-    Contents, Facts, NO_INTERFACE, PlanProblem, PodHardware, PodInterface, policy_id,
+    Contents, NO_INTERFACE, PlanInputs, PlanProblem, PodHardware, PodInterface, policy_id,
     routes::specificity,
 };
+pub use policy_evaluator::PolicyEvaluator;
 pub use reconcile::Maps;
-pub use records::{Ends, Record, Records};
-pub use shares::{Causer, Shares};
-pub use trial::Trial;
+pub use records::{KnownAddresses, Record, Records};
+pub use shares::{EventOrigin, Shares};
+pub use socket_lsm::{Families, LsmGaps};
+pub use verifier_report::VerifierReport;
 pub use workloads::{Interface, adopted, cgroups, find_cgroup, not_attached, pod_interfaces};
 
 /// Enforcement on this node, in force from the moment that [`Enforcer::start`] returns, or from
@@ -124,7 +126,12 @@ impl Enforcer {
     ///
     /// # Errors
     /// What stands in the way, and what to do about it.
-    pub fn start(bpffs: &Path, targets: &Targets, tc: TcMode, begin: Begin) -> Result<Self, Error> {
+    pub fn start(
+        bpffs: &Path,
+        targets: &Targets,
+        tc: TcMode,
+        begin: FirstStart,
+    ) -> Result<Self, Error> {
         host::check()?;
         // Wrong targets are found before a program is loaded.
         for cgroup in &targets.cgroups {
@@ -136,7 +143,7 @@ impl Enforcer {
         }
         let pins = Pins::own(bpffs)?;
         // A first start that was cut short has left its maps: nothing waits twice.
-        let begin = if pins.maps().exists() { Begin::AtOnce } else { begin };
+        let begin = if pins.maps().exists() { FirstStart::AtOnce } else { begin };
         let aside = match load::check(&pins) {
             Err(error @ Error::Layout { .. }) => {
                 tracing::warn!("{error}; taking it for another version's");
@@ -168,7 +175,12 @@ impl Enforcer {
         })
     }
 
-    fn load(pins: &Pins, targets: &Targets, tc: TcMode, begin: Begin) -> Result<Loaded, Error> {
+    fn load(
+        pins: &Pins,
+        targets: &Targets,
+        tc: TcMode,
+        begin: FirstStart,
+    ) -> Result<Loaded, Error> {
         pins.create()?;
         let mut ebpf = load::node(pins)?;
         // The maps first: if one can't be used, nothing is attached yet.

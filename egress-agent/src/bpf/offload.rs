@@ -30,7 +30,7 @@ struct Fields {
 ///
 /// # Errors
 /// [`Error::Types`]: without it nothing could be judged.
-pub fn tell(loader: &mut EbpfLoader<'_>) -> Result<(), Error> {
+pub fn set_globals(loader: &mut EbpfLoader<'_>) -> Result<(), Error> {
     let fields = fields().ok_or(Error::Types { path: VMLINUX })?;
     loader
         .override_global("SKB_KNOWN", &1_u8, true)

@@ -129,7 +129,7 @@ impl From<&PodInterface> for PodPort {
 
 /// What the plan is made of besides the snapshot.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Facts {
+pub struct PlanInputs {
     /// Addresses of the names in [`DirectTarget::Name`](crate::policy::DirectTarget::Name).
     pub resolved: HashMap<Host, Vec<IpAddr>>,
     /// Endpoints of gateways that answer.
@@ -146,7 +146,7 @@ pub struct Facts {
     /// Counts accepted snapshots, from 1.
     pub generation: u64,
     /// Which configuration the snapshot was compiled from.
-    pub held: crate::types::Held,
+    pub held: crate::types::ConfigurationStamp,
     /// Flow events that a workload may cause in a second.
     pub events_per_second: u32,
     /// How many groups the map holds.

@@ -37,19 +37,19 @@ pub struct Records(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     map: Mutex<Entries>,
-    ends: RwLock<Ends>,
+    ends: RwLock<KnownAddresses>,
 }
 
 /// Whose addresses are known.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Ends {
+pub struct KnownAddresses {
     /// Pods' whose interfaces are under enforcement.
     pub pods: HashSet<IpAddr>,
     /// The node's own; empty where the kernel doesn't number network namespaces (before 5.14).
     pub node: HashSet<IpAddr>,
 }
 
-impl Ends {
+impl KnownAddresses {
     /// Of the pods' interfaces that are under enforcement, and of the node itself
     /// ([`NO_INTERFACE`]).
     #[must_use]
@@ -109,7 +109,7 @@ impl Records {
     }
 
     /// Says whose addresses are known from here on.
-    pub fn set_ends(&self, ends: Ends) {
+    pub fn set_ends(&self, ends: KnownAddresses) {
         *self.0.ends.write().unwrap_or_else(PoisonError::into_inner) = ends;
     }
 
@@ -211,7 +211,7 @@ mod tests {
             policy: 0,
         };
         let own = at(NO_INTERFACE, addresses("10.9.0.1"));
-        let ends = Ends::new(&[at(7, addresses("10.0.0.5")), own]);
+        let ends = KnownAddresses::new(&[at(7, addresses("10.0.0.5")), own]);
         let space = |text: &str| ends.space(text.parse().unwrap());
         assert_eq!((space("10.0.0.5"), space("::ffff:10.0.0.5")), (None, None));
         assert_eq!(space("10.0.0.6"), Some(space::OTHER));

@@ -16,7 +16,7 @@ pub struct Shares(HashMap<MapData, Raw<ShareKey>, Raw<Share>>);
 
 /// Who caused events.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Causer {
+pub enum EventOrigin {
     /// Processes of a cgroup, by its id; zero is none that is known.
     Cgroup(u64),
     /// Packets on an interface, by its index; zero is none that is known.
@@ -33,7 +33,7 @@ impl Shares {
     ///
     /// # Errors
     /// The map can't be read.
-    pub fn lost(&self) -> Result<Vec<(Causer, Lost)>, Error> {
+    pub fn lost(&self) -> Result<Vec<(EventOrigin, Lost)>, Error> {
         let failed = |error| Error::Map { map: MAP, error };
         let most = usize::try_from(capacity::EVENT_SHARES).unwrap_or(usize::MAX);
         let mut all = Vec::new();
@@ -55,10 +55,10 @@ impl Shares {
     }
 }
 
-fn causer(key: ShareKey) -> Option<Causer> {
+fn causer(key: ShareKey) -> Option<EventOrigin> {
     match key.kind {
-        share_kind::CGROUP => Some(Causer::Cgroup(key.id)),
-        share_kind::INTERFACE => u32::try_from(key.id).ok().map(Causer::Interface),
+        share_kind::CGROUP => Some(EventOrigin::Cgroup(key.id)),
+        share_kind::INTERFACE => u32::try_from(key.id).ok().map(EventOrigin::Interface),
         _ => None,
     }
 }

@@ -34,7 +34,7 @@ pub(super) trait SlotMaps {
 
 /// What an earlier agent left in the maps.
 #[derive(Debug, Default)]
-pub(super) struct Left {
+pub(super) struct LeftBehind {
     /// The slots that are not [`Slot::FREE`].
     pub(super) slots: BTreeMap<u32, Slot>,
     /// The slots of interfaces that have not those of their homes.
@@ -60,8 +60,8 @@ pub(super) struct Slots<M> {
 
 impl<M: SlotMaps> Slots<M> {
     /// Takes over what an earlier agent left. What it left unfinished is undone: nobody finds it.
-    pub(super) fn take(maps: M, left: Left) -> Result<Self, Error> {
-        let Left { slots, moved, further } = left;
+    pub(super) fn take(maps: M, left: LeftBehind) -> Result<Self, Error> {
+        let LeftBehind { slots, moved, further } = left;
         let mut all = Self {
             maps,
             slots: BTreeMap::new(),

@@ -67,7 +67,7 @@ pub fn pod_interfaces<'a>(
     mesh: &MeshConfig,
     found: impl IntoIterator<Item = Interface<'a>>,
 ) -> Vec<PodInterface> {
-    let known = Known::new(mesh);
+    let known = KnownWorkloads::new(mesh);
     let pods = found.into_iter().filter_map(|interface| {
         let workload = known.by_interface.get(interface.name).copied();
         let (addresses, set) = match (interface.addresses, workload) {
@@ -93,13 +93,13 @@ fn unknown(interface: &Interface<'_>) -> Option<PodInterface> {
 }
 
 /// The workloads by what they are known by.
-struct Known<'a> {
+struct KnownWorkloads<'a> {
     mesh: &'a MeshConfig,
     by_interface: HashMap<&'a str, &'a Workload>,
     by_address: HashMap<IpAddr, Vec<&'a Workload>>,
 }
 
-impl<'a> Known<'a> {
+impl<'a> KnownWorkloads<'a> {
     fn new(mesh: &'a MeshConfig) -> Self {
         let mut by_address: HashMap<IpAddr, Vec<&Workload>> = HashMap::new();
         for workload in &mesh.workloads {

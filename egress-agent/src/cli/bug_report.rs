@@ -16,7 +16,7 @@ use jiff::Timestamp;
 use super::{exit::USAGE, paths};
 use crate::{
     bundle::{Archive, redacted},
-    doctor::{Facts, Role, findings},
+    doctor::{HostFacts, Role, findings},
 };
 
 /// How long an agent's page may take.
@@ -128,7 +128,7 @@ fn wrong(why: &str) -> anyhow::Result<ExitCode> {
 fn gathered(own: &Path) -> Vec<(String, Result<String, String>)> {
     let mut all = Vec::new();
     for (role, name) in [(Role::Node, "node"), (Role::Gateway, "gateway")] {
-        let lines = findings(&Facts::of(role)).into_iter();
+        let lines = findings(&HostFacts::of(role)).into_iter();
         let lines =
             lines.map(|found| format!("{:?} {}: {}\n", found.level, found.what, found.text));
         all.push((format!("doctor-{name}.txt"), Ok(lines.collect())));

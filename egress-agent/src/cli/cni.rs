@@ -87,10 +87,10 @@ fn perform(request: &Request) -> Result<String, Failure> {
         Command::Delete | Command::Collect => Ok(String::new()),
         Command::Status => status(request).map(|()| String::new()),
         Command::Check { pod, namespace } => {
-            stands(request, pod, namespace, Duration::ZERO).map(|()| String::new())
+            wait_until_enforcing(request, pod, namespace, Duration::ZERO).map(|()| String::new())
         }
         Command::Add { pod, namespace, previous } => {
-            stands(request, pod, namespace, request.patience)?;
+            wait_until_enforcing(request, pod, namespace, request.patience)?;
             Ok(previous.clone())
         }
     }
@@ -107,7 +107,7 @@ fn status(request: &Request) -> Result<(), Failure> {
 }
 
 /// Waits until the agent says that the pod's policy is in force.
-fn stands(
+fn wait_until_enforcing(
     request: &Request,
     pod: &str,
     namespace: &str,

@@ -13,7 +13,7 @@ use super::{
     output::Output,
     wrap::{WIDTH, wrap},
 };
-use crate::doctor::{Facts, Finding, Level, Role, findings};
+use crate::doctor::{Finding, HostFacts, Level, Role, findings};
 
 /// Options of `doctor`.
 #[derive(clap::Args, Debug)]
@@ -30,8 +30,8 @@ Exit codes: 0 the agent would work here (warnings are allowed), 1 something
 prevents it, 2 wrong options.")]
 pub(super) struct DoctorArgs {
     /// What this host is to be.
-    #[arg(long, value_enum, default_value_t = Wanted::Node)]
-    role: Wanted,
+    #[arg(long, value_enum, default_value_t = DoctorRole::Node)]
+    role: DoctorRole,
     /// How it is written.
     #[arg(short, long, value_enum, default_value_t = Output::Text)]
     output: Output,
@@ -39,7 +39,7 @@ pub(super) struct DoctorArgs {
 
 /// `--role`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-enum Wanted {
+enum DoctorRole {
     /// An application node.
     Node,
     /// A gateway node.
@@ -52,10 +52,10 @@ enum Wanted {
 /// Standard output can't be written.
 pub(super) fn run(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
     let role = match args.role {
-        Wanted::Node => Role::Node,
-        Wanted::Gateway => Role::Gateway,
+        DoctorRole::Node => Role::Node,
+        DoctorRole::Gateway => Role::Gateway,
     };
-    let found = findings(&Facts::of(role));
+    let found = findings(&HostFacts::of(role));
     let mut out = io::stdout().lock();
     match args.output {
         Output::Text => out.write_all(text(&found).as_bytes())?,

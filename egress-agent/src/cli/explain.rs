@@ -19,7 +19,7 @@ use super::{
 use crate::{
     admin::control::{AskError, GATEWAY_SOCKET, GATEWAY_UNIT_SOCKET, NODE_SOCKET, ask_explain},
     config,
-    explain::{Ask, Explanation, Verdict},
+    explain::{Explanation, Query, Verdict},
 };
 
 /// Options of `explain`.
@@ -100,7 +100,7 @@ pub(super) fn run(args: ExplainArgs) -> anyhow::Result<ExitCode> {
 
 /// The explanation, or an exit code and what is wrong.
 fn explained(args: &ExplainArgs) -> anyhow::Result<Result<Explanation, (u8, String)>> {
-    let ask = Ask {
+    let ask = Query {
         from: args.from.clone(),
         url: args.url.clone(),
         method: args.method.clone(),
@@ -130,7 +130,7 @@ fn explained(args: &ExplainArgs) -> anyhow::Result<Result<Explanation, (u8, Stri
 
 /// Asks the agents that run here: the first that answers.
 fn asked(
-    ask: &Ask,
+    ask: &Query,
     control: Option<&PathBuf>,
 ) -> anyhow::Result<Result<Explanation, (u8, String)>> {
     let runtime = tokio::runtime::Builder::new_current_thread()

@@ -145,7 +145,7 @@ async fn show(args: &FlowsArgs) -> anyhow::Result<bool> {
     };
     let (history, lost) = sources.history().await?;
     let remembered = history.len();
-    let mut screen = Screen {
+    let mut screen = FlowPrinter {
         out: io::stdout().lock(),
         output: args.output,
         hints: args.output == Output::Text && io::stdout().is_terminal(),
@@ -212,7 +212,7 @@ fn nothing(remembered: usize, filter: &Filter) -> String {
 }
 
 /// Where flows are written.
-struct Screen<W> {
+struct FlowPrinter<W> {
     out: W,
     output: Output,
     /// Whether to say at the end where more is to be found.
@@ -225,7 +225,7 @@ struct Screen<W> {
     reasons: BTreeSet<String>,
 }
 
-impl<W: Write> Screen<W> {
+impl<W: Write> FlowPrinter<W> {
     fn flow(&mut self, flow: &FlowRecord) -> io::Result<()> {
         if flow.is_refusal() {
             self.reasons.extend(flow.reason.as_deref().map(str::to_owned));
@@ -323,9 +323,9 @@ mod tests {
     use super::{super::testing::documented, *};
     use crate::telemetry::flow_tests::{dropped, redirected};
 
-    fn screen(output: Output) -> Screen<Vec<u8>> {
+    fn screen(output: Output) -> FlowPrinter<Vec<u8>> {
         let reasons = BTreeSet::new();
-        Screen {
+        FlowPrinter {
             out: Vec::new(),
             output,
             hints: false,
@@ -350,22 +350,22 @@ mod tests {
     fn colours_are_of_the_verdict_and_on_a_terminal_alone() {
         let mut plain = screen(Output::Text);
         plain.flow(&dropped()).unwrap();
-        let mut painted = Screen { colours: true, ..screen(Output::Text) };
+        let mut painted = FlowPrinter { colours: true, ..screen(Output::Text) };
         painted.flow(&dropped()).unwrap();
         painted.flow(&FlowRecord { audit: true, ..redirected() }).unwrap();
-        let text = |screen: Screen<Vec<u8>>| String::from_utf8(screen.out).unwrap();
+        let text = |screen: FlowPrinter<Vec<u8>>| String::from_utf8(screen.out).unwrap();
         let (plain, painted) = (text(plain), text(painted));
         assert!(!plain.contains('\x1b'), "{plain}");
         assert!(painted.contains(" TCP \x1b[1;31mDENIED\x1b[0m (not_redirected)"), "{painted}");
         assert!(painted.contains(" TCP \x1b[36mAUDIT would redirect\x1b[0m (routed)"), "{painted}");
-        let mut json = Screen { colours: true, ..screen(Output::Json) };
+        let mut json = FlowPrinter { colours: true, ..screen(Output::Json) };
         json.flow(&dropped()).unwrap();
         assert!(!text(json).contains('\x1b'));
     }
 
     #[test]
     fn hosts_are_a_column_where_several_are_asked() {
-        let mut several = Screen { server_width: Some(6), ..screen(Output::Text) };
+        let mut several = FlowPrinter { server_width: Some(6), ..screen(Output::Text) };
         several.flow(&FlowRecord { server: Some("a".into()), ..dropped() }).unwrap();
         several.flow(&FlowRecord { server: Some("node-2".into()), ..dropped() }).unwrap();
         let text = String::from_utf8(several.out).unwrap();
@@ -383,7 +383,7 @@ mod tests {
 
     #[test]
     fn each_output_has_its_form() {
-        let text = |screen: Screen<Vec<u8>>| String::from_utf8(screen.out).unwrap();
+        let text = |screen: FlowPrinter<Vec<u8>>| String::from_utf8(screen.out).unwrap();
         let mut plain = screen(Output::Text);
         plain.flow(&dropped()).unwrap();
         plain.lost(12).unwrap();

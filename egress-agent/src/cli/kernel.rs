@@ -9,7 +9,7 @@ use std::{
 use serde::Serialize;
 
 use super::output::Output;
-use crate::bpf::{OLDEST_TESTED_KERNEL, TcMode, Trial, allow_untested_kernel, object};
+use crate::bpf::{OLDEST_TESTED_KERNEL, TcMode, VerifierReport, allow_untested_kernel, object};
 
 /// Options of `kernel`.
 #[derive(clap::Args, Debug)]
@@ -32,10 +32,10 @@ struct Report<'a> {
 }
 
 impl<'a> Report<'a> {
-    fn of(trial: &'a Trial) -> Self {
+    fn of(trial: &'a VerifierReport) -> Self {
         Self {
             release: &trial.release,
-            build: Trial::build(),
+            build: VerifierReport::build(),
             compiler: object::TOOLCHAIN,
             tcx: trial.tc == TcMode::Tcx,
             set_retval: trial.set_retval,
@@ -53,7 +53,7 @@ impl<'a> Report<'a> {
 pub(super) fn run(args: &KernelArgs) -> anyhow::Result<ExitCode> {
     // Nothing is enforced here, and what an untested kernel says is worth knowing.
     allow_untested_kernel();
-    let trial = Trial::run()?;
+    let trial = VerifierReport::run()?;
     let mut out = io::stdout().lock();
     match args.output {
         Output::Text => out.write_all(text(&trial).as_bytes())?,
@@ -66,7 +66,7 @@ pub(super) fn run(args: &KernelArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn text(trial: &Trial) -> String {
+fn text(trial: &VerifierReport) -> String {
     let tested = OLDEST_TESTED_KERNEL;
     let age = match trial.is_tested() {
         Some(true) => format!("the tests run on {}.{} and later", tested.0, tested.1),
@@ -107,7 +107,7 @@ mod tests {
 
     #[test]
     fn what_the_kernel_lacks_is_said_with_what_replaces_it() {
-        let mut trial = Trial {
+        let mut trial = VerifierReport {
             release: "5.15.0-91-generic".into(),
             tc: TcMode::Clsact,
             set_retval: false,
@@ -118,7 +118,7 @@ mod tests {
         for part in ["untested", "clsact", "EPERM", "connect4", "unknown", "no such hook"] {
             assert!(old.contains(part), "{part}: {old}");
         }
-        trial = Trial {
+        trial = VerifierReport {
             release: "6.12.1".into(),
             tc: TcMode::Tcx,
             set_retval: true,

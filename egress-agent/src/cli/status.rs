@@ -21,7 +21,7 @@ use anyhow::Context as _;
 use self::{
     assess::{Assessment, Verdict, assess},
     found::find,
-    paint::Paint,
+    paint::ColorChoice,
 };
 use super::{output::Output, wrap::WIDTH};
 
@@ -73,7 +73,7 @@ pub(super) fn run(args: StatusArgs) -> anyhow::Result<ExitCode> {
             let now = SystemTime::now();
             // What a program reads keeps its lines.
             let width = if out.is_terminal() { WIDTH } else { usize::MAX };
-            write!(out, "{}", text::render(&found, &assessment, now, Paint(colour), width))?;
+            write!(out, "{}", text::render(&found, &assessment, now, ColorChoice(colour), width))?;
         }
     }
     Ok(exit_code(&assessment))

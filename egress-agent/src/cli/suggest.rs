@@ -21,7 +21,7 @@ use crate::{
     admin::control::{AskError, GATEWAY_SOCKET, GATEWAY_UNIT_SOCKET, Mesh, NODE_SOCKET, ask_mesh},
     bpf::DEFAULT_BPFFS,
     config,
-    suggest::{Seen, Suggestion, istio, policies},
+    suggest::{ObservedTraffic, Suggestion, istio, policies},
     telemetry::FlowRecord,
 };
 
@@ -55,8 +55,8 @@ pub(super) struct SuggestArgs {
     #[command(flatten)]
     filter: Filter,
     /// What the resources are.
-    #[arg(short, long, value_enum, default_value_t = Form::Policy)]
-    output: Form,
+    #[arg(short, long, value_enum, default_value_t = OutputForm::Policy)]
+    output: OutputForm,
     /// Put `*.example.com` in the place of three hosts or more below one domain.
     #[arg(long)]
     wildcards: bool,
@@ -80,7 +80,7 @@ pub(super) struct SuggestArgs {
 
 /// `--output`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-enum Form {
+enum OutputForm {
     /// `EgressPolicy`.
     Policy,
     /// `ServiceEntry`, `Gateway` and `VirtualService`.
@@ -147,15 +147,17 @@ fn wrong(code: u8, why: &str) -> anyhow::Result<ExitCode> {
 fn suggested(
     flows: &[FlowRecord],
     mesh: &Mesh,
-    form: Form,
+    form: OutputForm,
     wildcards: bool,
 ) -> Result<Suggestion, &'static str> {
-    let seen = Seen::of(flows, &mesh.workloads);
+    let seen = ObservedTraffic::of(flows, &mesh.workloads);
     let seen = if wildcards { seen.with_wildcards() } else { seen };
     match (form, &mesh.gateway) {
-        (Form::Policy, _) => Ok(policies(&seen, &mesh.applied)),
-        (Form::Istio, Some(gateway)) => Ok(istio(&seen, gateway, &mesh.earlier)),
-        (Form::Istio, None) => Err("the configuration names no gateway (gateways in mesh.yaml)"),
+        (OutputForm::Policy, _) => Ok(policies(&seen, &mesh.applied)),
+        (OutputForm::Istio, Some(gateway)) => Ok(istio(&seen, gateway, &mesh.earlier)),
+        (OutputForm::Istio, None) => {
+            Err("the configuration names no gateway (gateways in mesh.yaml)")
+        }
     }
 }
 
@@ -253,13 +255,13 @@ workloads:
     fn suggestions_have_their_evidence_beside_them() {
         let text =
             |form, wildcards| suggested(&flows(), &mesh(), form, wildcards).unwrap().to_string();
-        golden("suggest-policy.yaml", &text(Form::Policy, false));
-        golden("suggest-wildcards.yaml", &text(Form::Policy, true));
-        let istio = text(Form::Istio, true);
+        golden("suggest-policy.yaml", &text(OutputForm::Policy, false));
+        golden("suggest-wildcards.yaml", &text(OutputForm::Policy, true));
+        let istio = text(OutputForm::Istio, true);
         assert!(istio.contains("# Left out: raw TCP of shop to 203.0.113.9 port 5432."), "{istio}");
         let without = Mesh { gateway: None, ..mesh() };
-        assert!(suggested(&flows(), &without, Form::Istio, false).is_err());
-        let nothing = suggested(&[], &mesh(), Form::Policy, false).unwrap().to_string();
+        assert!(suggested(&flows(), &without, OutputForm::Istio, false).is_err());
+        let nothing = suggested(&[], &mesh(), OutputForm::Policy, false).unwrap().to_string();
         assert!(nothing.lines().all(|line| line.starts_with('#')), "{nothing}");
     }
 }

@@ -1,7 +1,7 @@
 //! Annotations of Istio's resources: what their fields have no place for.
 
 use super::{
-    decode::{At, Cx, Record, Spot, nearest},
+    decode::{Cx, Record, SourcePosition, Spanned, nearest},
     yaml::{self, Node, Value},
 };
 
@@ -25,7 +25,7 @@ const ALL: &[(&str, &[&str])] = &[
 
 /// The annotations of a resource that have a meaning here.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Annotations(Vec<(&'static str, At<String>)>);
+pub(super) struct Annotations(Vec<(&'static str, Spanned<String>)>);
 
 impl Annotations {
     /// Reads those of a resource of this kind. One that is not known is an error: it may be a limit.
@@ -36,7 +36,7 @@ impl Annotations {
         };
         let mut read = Vec::new();
         for (key, value) in entries.iter().filter(|(key, _)| key.text.starts_with(PREFIX)) {
-            let at = Spot::root(key.line, "metadata").field("annotations").key(&key.text);
+            let at = SourcePosition::root(key.line, "metadata").field("annotations").key(&key.text);
             let Some((known, kinds)) = ALL.iter().find(|(name, _)| *name == key.text) else {
                 let known = ALL.iter().map(|(name, _)| *name);
                 let hint = nearest(&key.text, known.clone());
@@ -52,7 +52,7 @@ impl Annotations {
                 continue;
             }
             if let Value::Text(text) = &value.value {
-                read.push((*known, At { value: text.clone(), at }));
+                read.push((*known, Spanned { value: text.clone(), at }));
             } else {
                 cx.wrong(&at, value.value.describe(), "text", "wrong type");
             }
@@ -61,7 +61,7 @@ impl Annotations {
     }
 
     /// The value of an annotation.
-    pub(super) fn get(&self, name: &str) -> Option<&At<String>> {
+    pub(super) fn get(&self, name: &str) -> Option<&Spanned<String>> {
         self.0.iter().find(|(own, _)| *own == name).map(|(_, value)| value)
     }
 

@@ -1,7 +1,7 @@
 //! Mirror of `Gateway` of the Gateway API.
 
 use super::{
-    decode::{At, Dict, Records, choice, record},
+    decode::{Dict, Records, Spanned, choice, record},
     egress_policy::PodSelector,
     references::SecretRef,
 };
@@ -11,7 +11,7 @@ record! {
     /// `Gateway.spec`.
     struct ApiGateway {
         /// `egress-enforcer` or `istio`; Gateways of other classes are ignored.
-        "gatewayClassName" class: Option<At<String>> = required,
+        "gatewayClassName" class: Option<Spanned<String>> = required,
         /// What is served.
         "listeners" listeners: Records<Listener> = required,
         /// Which of `gateways` in `mesh.yaml` serves it.
@@ -30,9 +30,9 @@ record! {
     /// An address of a Gateway.
     struct GatewayAddress {
         /// `Hostname`, a gateway's service, or `IPAddress`, an address of one.
-        "type" kind: Option<At<String>> = "`IPAddress`",
+        "type" kind: Option<Spanned<String>> = "`IPAddress`",
         /// The service's name, with or without its namespace, or the address.
-        "value" value: Option<At<String>> = required,
+        "value" value: Option<Spanned<String>> = required,
     }
 }
 
@@ -40,13 +40,13 @@ record! {
     /// A listener.
     struct Listener {
         /// Its name.
-        "name" name: Option<At<String>> = required,
+        "name" name: Option<Spanned<String>> = required,
         /// The host that it is for; `*.example.com` is every name below.
-        "hostname" hostname: Option<At<String>> = "every host",
+        "hostname" hostname: Option<Spanned<String>> = "every host",
         /// Its port.
-        "port" port: Option<At<Port>> = required,
+        "port" port: Option<Spanned<Port>> = required,
         /// `HTTP`, `HTTPS`, `TLS` or `TCP`.
-        "protocol" protocol: Option<At<String>> = required,
+        "protocol" protocol: Option<Spanned<String>> = required,
         /// TLS settings: required for `HTTPS` and `TLS`.
         "tls" tls: Option<ListenerTls> = "none",
         /// Which routes it takes.
@@ -58,11 +58,11 @@ record! {
     /// TLS of a listener.
     struct ListenerTls {
         /// `Passthrough` is for protocol `TLS`.
-        "mode" mode: Option<At<ListenerMode>> = "`Terminate`",
+        "mode" mode: Option<Spanned<ListenerMode>> = "`Terminate`",
         /// The certificate, a Secret, or two of them, typically one with an RSA key and one with an ECDSA key: a client is shown the one that fits it.
         "certificateRefs" certificates: Records<SecretRef> = "none",
         /// `gateway.istio.io/tls-terminate-mode`: `SIMPLE`, `MUTUAL`, `OPTIONAL_MUTUAL` or `ISTIO_MUTUAL`, as `tls.mode` of Istio's Gateway. Others are refused.
-        "options" options: Dict<At<String>> = "`SIMPLE`",
+        "options" options: Dict<Spanned<String>> = "`SIMPLE`",
     }
     unsupported {
         "frontendValidation": Error, "client certificates are asked for by the option `gateway.istio.io/tls-terminate-mode`";
@@ -93,7 +93,7 @@ record! {
     /// Namespaces of routes.
     struct RouteNamespaces {
         /// `Same`, `All`, `Selector` or `None`.
-        "from" from: Option<At<FromNamespaces>> = "`Same`",
+        "from" from: Option<Spanned<FromNamespaces>> = "`Same`",
         /// With `Selector`: by their labels. Of a namespace that is not known only its name counts.
         "selector" selector: Option<PodSelector> = "none",
     }
@@ -117,8 +117,8 @@ record! {
     /// A kind of routes.
     struct RouteKind {
         /// Its group.
-        "group" group: Option<At<String>> = "`gateway.networking.k8s.io`",
+        "group" group: Option<Spanned<String>> = "`gateway.networking.k8s.io`",
         /// `HTTPRoute`, `GRPCRoute`, `TLSRoute` or `TCPRoute`.
-        "kind" kind: Option<At<String>> = required,
+        "kind" kind: Option<Spanned<String>> = required,
     }
 }

@@ -1,7 +1,7 @@
 //! Mirrors of `BackendTLSPolicy` and `ReferenceGrant` of the Gateway API.
 
 use super::{
-    decode::{At, Dict, Records, choice, record},
+    decode::{Dict, Records, Spanned, choice, record},
     references::LocalRef,
 };
 
@@ -13,7 +13,7 @@ record! {
         /// How the certificate is verified.
         "validation" validation: Option<BackendValidation> = required,
         /// None is supported; with any the destination is refused.
-        "options" options: Dict<At<String>> = "none",
+        "options" options: Dict<Spanned<String>> = "none",
     }
 }
 
@@ -21,13 +21,13 @@ record! {
     /// What a policy is for, in its own namespace.
     struct PolicyTarget {
         /// `networking.istio.io` for a `ServiceEntry` or `Hostname`; empty for a `Service`.
-        "group" group: Option<At<String>> = "\"\"",
+        "group" group: Option<Spanned<String>> = "\"\"",
         /// `ServiceEntry`, `Hostname`, or `Service` of type ExternalName.
-        "kind" kind: Option<At<String>> = required,
+        "kind" kind: Option<Spanned<String>> = required,
         /// Its name; of a `Hostname` the host.
-        "name" name: Option<At<String>> = required,
+        "name" name: Option<Spanned<String>> = required,
         /// The name of one of its ports.
-        "sectionName" section_name: Option<At<String>> = "every port",
+        "sectionName" section_name: Option<Spanned<String>> = "every port",
     }
 }
 
@@ -37,9 +37,9 @@ record! {
         /// The roots: one ConfigMap or Secret with `ca.crt`. Without an API server, a directory of its name in the gateway's `--credentials-dir`; with one, a ConfigMap of the policy's namespace, or a Secret of the gateways'.
         "caCertificateRefs" ca_certificates: Records<LocalRef> = "none",
         /// `System`, instead of `caCertificateRefs`.
-        "wellKnownCACertificates" well_known: Option<At<WellKnownRoots>> = "none",
+        "wellKnownCACertificates" well_known: Option<Spanned<WellKnownRoots>> = "none",
         /// The server name, and the name that is verified where there are no `subjectAltNames`.
-        "hostname" hostname: Option<At<String>> = required,
+        "hostname" hostname: Option<Spanned<String>> = required,
         /// Names of which the certificate must hold one.
         "subjectAltNames" subject_alt_names: Records<SubjectAltName> = "`hostname`",
     }
@@ -57,11 +57,11 @@ record! {
     /// A name that a certificate holds.
     struct SubjectAltName {
         /// Which of both it is.
-        "type" kind: Option<At<AltNameKind>> = required,
+        "type" kind: Option<Spanned<AltNameKind>> = required,
         /// A DNS name.
-        "hostname" hostname: Option<At<String>> = "none",
+        "hostname" hostname: Option<Spanned<String>> = "none",
         /// A URI, such as a SPIFFE ID.
-        "uri" uri: Option<At<String>> = "none",
+        "uri" uri: Option<Spanned<String>> = "none",
     }
 }
 
@@ -89,11 +89,11 @@ record! {
     /// Who may refer.
     struct GrantFrom {
         /// `gateway.networking.k8s.io`.
-        "group" group: Option<At<String>> = required,
+        "group" group: Option<Spanned<String>> = required,
         /// `Gateway`, `HTTPRoute`, `GRPCRoute`, `TLSRoute` or `TCPRoute`.
-        "kind" kind: Option<At<String>> = required,
+        "kind" kind: Option<Spanned<String>> = required,
         /// In this namespace.
-        "namespace" namespace: Option<At<String>> = required,
+        "namespace" namespace: Option<Spanned<String>> = required,
     }
 }
 
@@ -101,10 +101,10 @@ record! {
     /// What may be referred to.
     struct GrantTo {
         /// Empty.
-        "group" group: Option<At<String>> = required,
+        "group" group: Option<Spanned<String>> = required,
         /// `Service` or `Secret`.
-        "kind" kind: Option<At<String>> = required,
+        "kind" kind: Option<Spanned<String>> = required,
         /// The one with this name.
-        "name" name: Option<At<String>> = "all",
+        "name" name: Option<Spanned<String>> = "all",
     }
 }

@@ -1,6 +1,6 @@
 //! Mirror of `AuthorizationPolicy`: who may ask the gateway for what.
 
-use super::decode::{At, Dict, List, Records, choice, record};
+use super::decode::{Dict, List, Records, Spanned, choice, record};
 
 record! {
     /// `AuthorizationPolicy.spec`.
@@ -8,7 +8,7 @@ record! {
         /// The gateways that it is for. Without it, all of the policy's namespace; in the root namespace, all.
         "selector" selector: Option<PolicySelector> = "every gateway of the namespace",
         /// What happens to what a rule matches.
-        "action" action: Option<At<PolicyAction>> = "`ALLOW`",
+        "action" action: Option<Spanned<PolicyAction>> = "`ALLOW`",
         /// Alternatives. Without any nothing matches: `ALLOW` denies everything then. `{}` matches everything.
         "rules" rules: Records<PolicyRule> = "none",
     }
@@ -37,7 +37,7 @@ record! {
     /// Selects gateways.
     struct PolicySelector {
         /// Labels of the gateway's processes.
-        "matchLabels" match_labels: Dict<At<String>> = "any",
+        "matchLabels" match_labels: Dict<Spanned<String>> = "any",
     }
 }
 
@@ -129,7 +129,7 @@ record! {
     /// A further condition.
     struct PolicyCondition {
         /// `source.ip`, `remote.ip`, `source.namespace`, `source.principal`, `source.serviceAccount`, `source.trustDomain`, `destination.port`, `connection.sni` or `request.headers[NAME]`.
-        "key" key: Option<At<String>> = required,
+        "key" key: Option<Spanned<String>> = required,
         /// Any of these, with patterns where the attribute is a text.
         "values" values: List<String> = "any",
         /// None of these.

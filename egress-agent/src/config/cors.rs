@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    decode::{At, List, Records, choice, record},
+    decode::{List, Records, Spanned, choice, record},
     text::StringMatch,
 };
 
@@ -21,11 +21,11 @@ record! {
         /// Headers of responses that they may read, `*` for any.
         "exposeHeaders" expose_headers: List<String> = "none",
         /// How long a browser may keep the answer, in whole seconds.
-        "maxAge" max_age: Option<At<Duration>> = "as the browser does",
+        "maxAge" max_age: Option<Spanned<Duration>> = "as the browser does",
         /// Whether requests may carry credentials.
-        "allowCredentials" allow_credentials: Option<At<bool>> = "`false`",
+        "allowCredentials" allow_credentials: Option<Spanned<bool>> = "`false`",
         /// What becomes of a preflight of another origin: `FORWARD` sends it to the destination, `IGNORE` answers it without a permission.
-        "unmatchedPreflights" unmatched_preflights: Option<At<UnmatchedPreflights>> = "`FORWARD`",
+        "unmatchedPreflights" unmatched_preflights: Option<Spanned<UnmatchedPreflights>> = "`FORWARD`",
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{rc::Rc, time::Duration};
 
 use super::{
-    decode::{At, Dict, List, Records, choice, record},
+    decode::{Dict, List, Records, Spanned, choice, record},
     load_balancer::LoadBalancerSettings,
 };
 use crate::types::Port;
@@ -12,7 +12,7 @@ record! {
     /// `DestinationRule.spec`.
     struct DestinationRule {
         /// The service that this is about; `*.example.com` covers every service below. The most specific rule wins.
-        "host" host: Option<At<String>> = required,
+        "host" host: Option<Spanned<String>> = required,
         /// Settings for all of it.
         "trafficPolicy" traffic_policy: Option<TrafficPolicy> = "none",
         /// Named parts of it.
@@ -28,7 +28,7 @@ record! {
     /// `workloadSelector` of a destination rule.
     struct ClientSelector {
         /// Labels that the client has.
-        "matchLabels" match_labels: Dict<At<String>> = "any",
+        "matchLabels" match_labels: Dict<Spanned<String>> = "any",
     }
 }
 
@@ -36,9 +36,9 @@ record! {
     /// A named part of a service.
     struct Subset {
         /// What destinations call it.
-        "name" name: Option<At<String>> = required,
+        "name" name: Option<Spanned<String>> = required,
         /// Labels of its endpoints; without any it has all.
-        "labels" labels: Dict<At<String>> = "none",
+        "labels" labels: Dict<Spanned<String>> = "none",
         /// Settings; each one given replaces the rule's.
         "trafficPolicy" traffic_policy: Option<TrafficPolicy> = "the rule's",
     }
@@ -70,11 +70,11 @@ record! {
     /// `tunnel`.
     struct TunnelSettings {
         /// `CONNECT` or `POST`, over HTTP/1.1. With `POST` the connection is the body of a request for `/` with the target as its host, in chunks, and the body of the answer.
-        "protocol" protocol: Option<At<TunnelProtocol>> = "`CONNECT`",
+        "protocol" protocol: Option<Spanned<TunnelProtocol>> = "`CONNECT`",
         /// The host that the proxy connects to.
-        "targetHost" target_host: Option<At<String>> = required,
+        "targetHost" target_host: Option<Spanned<String>> = required,
         /// Its port.
-        "targetPort" target_port: Option<At<Port>> = required,
+        "targetPort" target_port: Option<Spanned<Port>> = required,
     }
 }
 
@@ -92,7 +92,7 @@ record! {
     /// `proxyProtocol`.
     struct ProxyProtocolSettings {
         /// Its version: text or binary.
-        "version" version: Option<At<ProxyVersion>> = "`V1`",
+        "version" version: Option<Spanned<ProxyVersion>> = "`V1`",
     }
 }
 
@@ -126,7 +126,7 @@ record! {
     /// A port of a service.
     struct PortSelector {
         /// Its number.
-        "number" number: Option<At<Port>> = required,
+        "number" number: Option<Spanned<Port>> = required,
     }
     unsupported {
         "name": Error, "the API has no names of ports here, and an API server drops them: ports are selected by number";
@@ -147,15 +147,15 @@ record! {
     /// `connectionPool.tcp`.
     struct TcpPool {
         /// Connections to all endpoints together, in shares: a source that has less than its share of them gets the next one.
-        "maxConnections" max_connections: Option<At<u32>> = "unlimited",
+        "maxConnections" max_connections: Option<Spanned<u32>> = "unlimited",
         /// How long a connect may take.
-        "connectTimeout" connect_timeout: Option<At<Duration>> = "`10s`",
+        "connectTimeout" connect_timeout: Option<Spanned<Duration>> = "`10s`",
         /// How long a connection may go without a byte: one that is relayed (TCP, passthrough, upgraded HTTP), where `0s` is without limit; and one that waits for a request, where `connectionPool.http.idleTimeout` is absent.
-        "idleTimeout" idle_timeout: Option<At<Duration>> = "`1h`",
+        "idleTimeout" idle_timeout: Option<Spanned<Duration>> = "`1h`",
         /// Probes on connections to the destination that are silent. They are sent in any case; this sets their times.
         "tcpKeepalive" tcp_keepalive: Option<TcpKeepalive> = "`mesh.yaml`'s",
         /// How long a connection may be used, from its start; at least `1ms`. One that is relayed (TCP, passthrough) is then closed, with the flag `DT`; one of HTTP ends with the request that is under way, and an upgraded one stays.
-        "maxConnectionDuration" max_connection_duration: Option<At<Duration>> = "unlimited",
+        "maxConnectionDuration" max_connection_duration: Option<Spanned<Duration>> = "unlimited",
     }
 }
 
@@ -163,11 +163,11 @@ record! {
     /// `tcpKeepalive`, of a destination rule or of `mesh.yaml`.
     struct TcpKeepalive {
         /// Probes without an answer after which the connection ends; from 1 to 127.
-        "probes" probes: Option<At<u32>> = "`3`",
+        "probes" probes: Option<Spanned<u32>> = "`3`",
         /// Silence before the first probe; from 1 s to 32767 s.
-        "time" time: Option<At<Duration>> = "`60s`",
+        "time" time: Option<Spanned<Duration>> = "`60s`",
         /// Time between two probes; from 1 s to 32767 s.
-        "interval" interval: Option<At<Duration>> = "`10s`",
+        "interval" interval: Option<Spanned<Duration>> = "`10s`",
     }
 }
 
@@ -175,21 +175,21 @@ record! {
     /// `connectionPool.http`.
     struct HttpPool {
         /// Requests under way to all endpoints together, in shares as `maxConnections`.
-        "http2MaxRequests" http2_max_requests: Option<At<u32>> = "unlimited",
+        "http2MaxRequests" http2_max_requests: Option<Spanned<u32>> = "unlimited",
         /// Requests that may wait for a connection. It has the effect of `http2MaxRequests` where that is absent.
-        "http1MaxPendingRequests" http1_max_pending_requests: Option<At<u32>> = "unlimited",
+        "http1MaxPendingRequests" http1_max_pending_requests: Option<Spanned<u32>> = "unlimited",
         /// Requests on one connection; 0 is without limit.
-        "maxRequestsPerConnection" max_requests_per_connection: Option<At<u32>> = "0",
+        "maxRequestsPerConnection" max_requests_per_connection: Option<Spanned<u32>> = "0",
         /// How long a pooled connection may lie idle.
-        "idleTimeout" idle_timeout: Option<At<Duration>> = "`connectionPool.tcp.idleTimeout`",
+        "idleTimeout" idle_timeout: Option<Spanned<Duration>> = "`connectionPool.tcp.idleTimeout`",
         /// `UPGRADE` speaks HTTP/2 to the upstream; with TLS the upstream must choose it. Otherwise HTTP/1.1, except on ports of `HTTP2` and `GRPC`, and for gRPC to upstreams that choose HTTP/2 in TLS.
-        "h2UpgradePolicy" h2_upgrade_policy: Option<At<H2Upgrade>> = "`DEFAULT`",
+        "h2UpgradePolicy" h2_upgrade_policy: Option<Spanned<H2Upgrade>> = "`DEFAULT`",
         /// `true` speaks to the upstream what the client speaks: HTTP/2 for a request that came as HTTP/2, HTTP/1.1 for others. `h2UpgradePolicy` has no effect then.
-        "useClientProtocol" use_client_protocol: Option<At<bool>> = "`false`",
+        "useClientProtocol" use_client_protocol: Option<Spanned<bool>> = "`false`",
         /// Requests under way on one HTTP/2 connection; at most 128, and the upstream's own limit.
-        "maxConcurrentStreams" max_concurrent_streams: Option<At<u32>> = "128",
+        "maxConcurrentStreams" max_concurrent_streams: Option<Spanned<u32>> = "128",
         /// Retries under way to all endpoints together. Beyond them a request is not tried again.
-        "maxRetries" max_retries: Option<At<u32>> = "unlimited",
+        "maxRetries" max_retries: Option<Spanned<u32>> = "unlimited",
     }
     unsupported {
         "http2KeepAlive": Warning, "a connection without a sign of life is pinged in any case";
@@ -200,9 +200,9 @@ record! {
     /// `retryBudget`: retries under way, in proportion to the requests. It takes the place of `maxRetries`.
     struct RetryBudget {
         /// Of the requests under way to all endpoints together, in percent.
-        "percent" percent: Option<At<f64>> = "20",
+        "percent" percent: Option<Spanned<f64>> = "20",
         /// So many in any case.
-        "minRetryConcurrency" min_retry_concurrency: Option<At<u32>> = "3",
+        "minRetryConcurrency" min_retry_concurrency: Option<Spanned<u32>> = "3",
     }
     unsupported {
         "budgetInterval": Warning, "only requests under way count, so fewer retries are allowed";
@@ -225,19 +225,19 @@ record! {
     /// `outlierDetection`.
     struct OutlierSettings {
         /// Errors in a row (status 500 and above, connections that fail) that set an endpoint aside; 0 never does.
-        "consecutive5xxErrors" consecutive_5xx_errors: Option<At<u32>> = "5",
+        "consecutive5xxErrors" consecutive_5xx_errors: Option<Spanned<u32>> = "5",
         /// The same for 502, 503, 504; used where `consecutive5xxErrors` is absent.
-        "consecutiveGatewayErrors" consecutive_gateway_errors: Option<At<u32>> = "none",
+        "consecutiveGatewayErrors" consecutive_gateway_errors: Option<Spanned<u32>> = "none",
         /// Old name of `consecutive5xxErrors`.
-        "consecutiveErrors" consecutive_errors: Option<At<u32>> = "none",
+        "consecutiveErrors" consecutive_errors: Option<Spanned<u32>> = "none",
         /// First time out; it grows with each ejection.
-        "baseEjectionTime" base_ejection_time: Option<At<Duration>> = "`30s`",
+        "baseEjectionTime" base_ejection_time: Option<Spanned<Duration>> = "`30s`",
         /// At most this share of the endpoints, in percent.
-        "maxEjectionPercent" max_ejection_percent: Option<At<u32>> = "10",
+        "maxEjectionPercent" max_ejection_percent: Option<Spanned<u32>> = "10",
         /// `true` counts connections that fail (also TLS, and resets) by themselves.
-        "splitExternalLocalOriginErrors" split_local_origin: Option<At<bool>> = "`false`",
+        "splitExternalLocalOriginErrors" split_local_origin: Option<Spanned<bool>> = "`false`",
         /// Such failures in a row that set an endpoint aside; only with `splitExternalLocalOriginErrors`.
-        "consecutiveLocalOriginFailures" consecutive_local_origin: Option<At<u32>> = "5",
+        "consecutiveLocalOriginFailures" consecutive_local_origin: Option<Spanned<u32>> = "5",
     }
     unsupported {
         "outlierDetectionHttpErrorCodes": Warning, "which codes count follows from the other settings";
@@ -250,23 +250,23 @@ record! {
     /// `tls`: TLS origination. Certificates are always verified unless `insecureSkipVerify` is set.
     struct ClientTlsSettings {
         /// `SIMPLE` and `MUTUAL` start TLS at the gateway. In a rule for a gateway's own service, `ISTIO_MUTUAL` (and `MUTUAL` with files) lead the node's traffic through its tunnel: mutual TLS to the gateway's port 15008. All places of one service must agree.
-        "mode" mode: Option<At<ClientMode>> = "`DISABLE`",
+        "mode" mode: Option<Spanned<ClientMode>> = "`DISABLE`",
         /// File with the client's certificate chain (PEM), for `MUTUAL`.
-        "clientCertificate" client_certificate: Option<At<String>> = "none",
+        "clientCertificate" client_certificate: Option<Spanned<String>> = "none",
         /// File with the client's key (PEM), for `MUTUAL`.
-        "privateKey" private_key: Option<At<String>> = "none",
+        "privateKey" private_key: Option<Spanned<String>> = "none",
         /// File with the roots to trust (PEM).
-        "caCertificates" ca_certificates: Option<At<String>> = "the system's",
+        "caCertificates" ca_certificates: Option<Spanned<String>> = "the system's",
         /// File with revocation lists (PEM). With it every certificate of the other side must be covered by a list that is up to date.
-        "caCrl" ca_crl: Option<At<String>> = "none",
+        "caCrl" ca_crl: Option<Spanned<String>> = "none",
         /// Instead of files: the Secret or directory of this name, as for a server. It must have `ca.crt`, and for `MUTUAL` `tls.crt` and `tls.key`.
-        "credentialName" credential_name: Option<At<String>> = "none",
+        "credentialName" credential_name: Option<Spanned<String>> = "none",
         /// Names of which the upstream's certificate must hold one.
         "subjectAltNames" subject_alt_names: List<String> = "the host",
         /// The server name to send. Towards a gateway's service it is accepted and has no use: the tunnel says which address was dialled.
-        "sni" sni: Option<At<String>> = "the host",
+        "sni" sni: Option<Spanned<String>> = "the host",
         /// Don't verify the upstream's certificate. Anyone on the way can then read and change everything.
-        "insecureSkipVerify" insecure_skip_verify: Option<At<bool>> = "`false`",
+        "insecureSkipVerify" insecure_skip_verify: Option<Spanned<bool>> = "`false`",
     }
     translated {
         /// Why it cannot be applied.

@@ -1,7 +1,7 @@
 //! Mirrors of `EgressPolicy` and `ClusterEgressPolicy`: which pods may reach what.
 
 use super::{
-    decode::{At, Dict, List, Records, choice, record},
+    decode::{Dict, List, Records, Spanned, choice, record},
     rate_limit::RateLimit,
 };
 use crate::types::Port;
@@ -12,7 +12,7 @@ record! {
         /// Which pods of the policy's namespace it is for.
         "podSelector" pod_selector: Option<PodSelector> = "every pod of the namespace",
         /// What happens to what no policy allows to these pods.
-        "mode" mode: Option<At<EgressMode>> = "`Enforce`",
+        "mode" mode: Option<Spanned<EgressMode>> = "`Enforce`",
         /// Through which gateway.
         "gateway" gateway: Option<EgressGateway> = "the first of `gateways` in `mesh.yaml`",
         /// What the pods may reach. Rules are alternatives; an empty list allows nothing. At most 64.
@@ -28,7 +28,7 @@ record! {
         /// Which pods there.
         "podSelector" pod_selector: Option<PodSelector> = "every pod of the namespaces",
         /// What happens to what no policy allows to these pods.
-        "mode" mode: Option<At<EgressMode>> = "`Enforce`",
+        "mode" mode: Option<Spanned<EgressMode>> = "`Enforce`",
         /// Through which gateway.
         "gateway" gateway: Option<EgressGateway> = "the first of `gateways` in `mesh.yaml`",
         /// What the pods may reach. Rules are alternatives; an empty list allows nothing. At most 64.
@@ -50,7 +50,7 @@ record! {
     /// A label selector, as everywhere in Kubernetes. All conditions must hold; without any it selects everything.
     struct PodSelector {
         /// Labels with their values.
-        "matchLabels" match_labels: Dict<At<String>> = "none",
+        "matchLabels" match_labels: Dict<Spanned<String>> = "none",
         /// Conditions on labels. At most 16.
         "matchExpressions" match_expressions: Records<LabelExpression> = "none",
     }
@@ -60,9 +60,9 @@ record! {
     /// A condition on one label.
     struct LabelExpression {
         /// The label's key.
-        "key" key: Option<At<String>> = required,
+        "key" key: Option<Spanned<String>> = required,
         /// `In` and `NotIn` compare with `values`; `Exists` and `DoesNotExist` take none. `NotIn` and `DoesNotExist` hold where the label is absent.
-        "operator" operator: Option<At<SelectorOperator>> = required,
+        "operator" operator: Option<Spanned<SelectorOperator>> = required,
         /// Values. At most 64.
         "values" values: List<String> = "none",
     }
@@ -86,9 +86,9 @@ record! {
     /// A gateway's Service, one of `gateways` in `mesh.yaml`.
     struct EgressGateway {
         /// Its namespace.
-        "namespace" namespace: Option<At<String>> = required,
+        "namespace" namespace: Option<Spanned<String>> = required,
         /// Its name.
-        "name" name: Option<At<String>> = required,
+        "name" name: Option<Spanned<String>> = required,
     }
 }
 
@@ -112,9 +112,9 @@ record! {
     /// A port that pods dial.
     struct EgressPort {
         /// Its number.
-        "port" port: Option<At<Port>> = required,
+        "port" port: Option<Spanned<Port>> = required,
         /// `HTTP` in clear; `TLS`, which is passed through by its server name; `TCP`, any bytes, for a host that is one name or address.
-        "protocol" protocol: Option<At<EgressProtocol>> = required,
+        "protocol" protocol: Option<Spanned<EgressProtocol>> = required,
     }
 }
 
@@ -134,7 +134,7 @@ record! {
     /// TLS from the gateway to the host.
     struct OriginateTls {
         /// The port at the host.
-        "port" port: Option<At<Port>> = "443",
+        "port" port: Option<Spanned<Port>> = "443",
     }
 }
 

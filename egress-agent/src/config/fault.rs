@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::decode::{At, record};
+use super::decode::{Spanned, record};
 
 record! {
     /// `fault`.
@@ -18,13 +18,13 @@ record! {
     /// `fault.delay`.
     struct Delay {
         /// How long. This or `exponentialDelay`.
-        "fixedDelay" fixed_delay: Option<At<Duration>> = "none",
+        "fixedDelay" fixed_delay: Option<Spanned<Duration>> = "none",
         /// How long on average: each time another one, exponentially distributed, at most ten times this.
-        "exponentialDelay" exponential_delay: Option<At<Duration>> = "none",
+        "exponentialDelay" exponential_delay: Option<Spanned<Duration>> = "none",
         /// How often.
         "percentage" percentage: Option<Percentage> = "never",
         /// Old form of `percentage`.
-        "percent" percent: Option<At<u32>> = "none",
+        "percent" percent: Option<Spanned<u32>> = "none",
     }
 }
 
@@ -32,13 +32,13 @@ record! {
     /// `fault.abort`.
     struct Abort {
         /// The status. This or `grpcStatus`.
-        "httpStatus" http_status: Option<At<u32>> = "none",
+        "httpStatus" http_status: Option<Spanned<u32>> = "none",
         /// The status of gRPC, by name (`UNAVAILABLE`) or number. A request that is not gRPC is answered 200, as by Envoy.
-        "grpcStatus" grpc_status: Option<At<String>> = "none",
+        "grpcStatus" grpc_status: Option<Spanned<String>> = "none",
         /// How often.
         "percentage" percentage: Option<Percentage> = "never",
         /// Old form of `percentage`.
-        "percent" percent: Option<At<u32>> = "none",
+        "percent" percent: Option<Spanned<u32>> = "none",
     }
     unsupported {
         "http2Error": Error, "use `httpStatus` or `grpcStatus`";
@@ -49,6 +49,6 @@ record! {
     /// A share.
     struct Percentage {
         /// From 0 to 100.
-        "value" value: Option<At<f64>> = "0",
+        "value" value: Option<Spanned<f64>> = "0",
     }
 }

@@ -30,13 +30,13 @@ A field that is not in the list is not known: it draws a warning with the neares
 
 /// What becomes of a field.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Fate {
+enum FieldSupport {
     Works,
     Refused,
     Ignored,
 }
 
-impl Fate {
+impl FieldSupport {
     const fn name(self) -> &'static str {
         match self {
             Self::Works => "works",
@@ -48,27 +48,27 @@ impl Fate {
 
 /// A field with what becomes of it.
 #[derive(Clone, Debug)]
-struct Row {
+struct FieldRow {
     path: String,
-    fate: Fate,
+    fate: FieldSupport,
     why: &'static str,
     /// Whether its own fields, if it has any, are listed too.
     opened: bool,
 }
 
 /// Every field of one kind.
-fn rows(root: &RecordDoc) -> Vec<Row> {
+fn rows(root: &RecordDoc) -> Vec<FieldRow> {
     let mut rows = Vec::new();
     descend("spec", root, &mut rows);
     rows
 }
 
-fn descend(path: &str, record: &RecordDoc, rows: &mut Vec<Row>) {
+fn descend(path: &str, record: &RecordDoc, rows: &mut Vec<FieldRow>) {
     for FieldDoc { key, type_name, nested, .. } in (record.fields)() {
         let many = if type_name.starts_with("list") { "[]" } else { "" };
         let path = format!("{path}.{key}{many}");
         let opened = nested.is_some();
-        rows.push(Row { path: path.clone(), fate: Fate::Works, why: "", opened });
+        rows.push(FieldRow { path: path.clone(), fate: FieldSupport::Works, why: "", opened });
         if let Some(nested) = nested {
             let any = if type_name.starts_with("mapping of text") { ".*" } else { "" };
             descend(&format!("{path}{any}"), &nested, rows);
@@ -76,11 +76,11 @@ fn descend(path: &str, record: &RecordDoc, rows: &mut Vec<Row>) {
     }
     for bad in record.unsupported {
         let fate = match bad.severity {
-            Severity::Error | Severity::Refusal => Fate::Refused,
-            Severity::Warning => Fate::Ignored,
+            Severity::Error | Severity::Refusal => FieldSupport::Refused,
+            Severity::Warning => FieldSupport::Ignored,
         };
         let path = format!("{path}.{}", bad.key);
-        rows.push(Row { path, fate, why: bad.why, opened: false });
+        rows.push(FieldRow { path, fate, why: bad.why, opened: false });
     }
 }
 
@@ -99,7 +99,7 @@ fn istio_fields() -> String {
     let mut out = String::from(HEAD);
     for (kind, root) in kinds() {
         out.push_str(&format!("\n## {kind}\n\n| field | | why |\n|---|---|---|\n"));
-        for Row { path, fate, why, .. } in rows(&root) {
+        for FieldRow { path, fate, why, .. } in rows(&root) {
             out.push_str(&format!("| `{path}` | {} | {why} |\n", fate.name()));
         }
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::decode::{At, Dict, List, Records, choice, record};
+use super::decode::{Dict, List, Records, Spanned, choice, record};
 use super::mesh::HelloChoice;
 use crate::types::Port;
 
@@ -10,7 +10,7 @@ record! {
     /// `Gateway.spec`.
     struct Gateway {
         /// Labels of the gateway processes that this is for. Without any it is for none.
-        "selector" selector: Dict<At<String>> = "none",
+        "selector" selector: Dict<Spanned<String>> = "none",
         /// What they serve.
         "servers" servers: Records<Server> = required,
     }
@@ -31,7 +31,7 @@ record! {
         /// TLS settings: required for `HTTPS` and `TLS`.
         "tls" tls: Option<ServerTls> = "none",
         /// A name for the server.
-        "name" name: Option<At<String>> = "none",
+        "name" name: Option<Spanned<String>> = "none",
     }
     unsupported {
         "bind": Warning, "every port of the gateway's address is served by one listener";
@@ -43,11 +43,11 @@ record! {
     /// The port of a server.
     struct GatewayServerPort {
         /// Its number.
-        "number" number: Option<At<Port>> = required,
+        "number" number: Option<Spanned<Port>> = required,
         /// Its name.
-        "name" name: Option<At<String>> = "none",
+        "name" name: Option<Spanned<String>> = "none",
         /// `HTTP`, `HTTP2`, `GRPC`, `HTTPS`, `TLS` or `TCP`.
-        "protocol" protocol: Option<At<String>> = required,
+        "protocol" protocol: Option<Spanned<String>> = required,
     }
     unsupported {
         "targetPort": Warning, "a gateway listens on the port itself";
@@ -58,21 +58,21 @@ record! {
     /// TLS at the gateway.
     struct ServerTls {
         /// What is done with TLS; see below.
-        "mode" mode: Option<At<ServerMode>> = "`SIMPLE`",
+        "mode" mode: Option<Spanned<ServerMode>> = "`SIMPLE`",
         /// With `PASSTHROUGH`: what becomes of an encrypted ClientHello, as `encryptedClientHello` of mesh.yaml.
-        "encryptedClientHello" encrypted_client_hello: Option<At<HelloChoice>> = "the mesh's",
+        "encryptedClientHello" encrypted_client_hello: Option<Spanned<HelloChoice>> = "the mesh's",
         /// On a port that speaks HTTP: answer every request with a redirect to `https`.
-        "httpsRedirect" https_redirect: Option<At<bool>> = "`false`",
+        "httpsRedirect" https_redirect: Option<Spanned<bool>> = "`false`",
         /// File with the server's certificate chain, PEM, the leaf first.
-        "serverCertificate" server_certificate: Option<At<String>> = "none",
+        "serverCertificate" server_certificate: Option<Spanned<String>> = "none",
         /// File with its key, PEM.
-        "privateKey" private_key: Option<At<String>> = "none",
+        "privateKey" private_key: Option<Spanned<String>> = "none",
         /// File with the roots for client certificates, PEM. Required by `MUTUAL` and `OPTIONAL_MUTUAL`.
-        "caCertificates" ca_certificates: Option<At<String>> = "none",
+        "caCertificates" ca_certificates: Option<Spanned<String>> = "none",
         /// File with revocation lists, PEM. With it every client certificate must be covered by a list that is up to date.
-        "caCrl" ca_crl: Option<At<String>> = "none",
+        "caCrl" ca_crl: Option<Spanned<String>> = "none",
         /// Instead of files: the Secret of this name in the gateway's namespace, with `tls.crt`, `tls.key`, `ca.crt` and `ca.crl`. Without an API server, a directory of this name in the gateway's `--credentials-dir`.
-        "credentialName" credential_name: Option<At<String>> = "none",
+        "credentialName" credential_name: Option<Spanned<String>> = "none",
         /// Several of them, typically one with an RSA key and one with an ECDSA key: a client is shown the one that fits it. The roots for client certificates are those of the first one.
         "credentialNames" credential_names: List<String> = "none",
         /// `serverCertificate` and `privateKey` of several certificates; a client is shown the one that fits it.
@@ -84,9 +84,9 @@ record! {
         /// A client's certificate must be one of these: SHA-256 in hexadecimal, with or without colons. Where `verifyCertificateSpki` is given too, one of both lists is enough.
         "verifyCertificateHash" verify_certificate_hash: List<String> = "any",
         /// Oldest version of TLS. Below `TLSV1_2` nothing is spoken.
-        "minProtocolVersion" min_protocol_version: Option<At<TlsProtocol>> = "`TLSV1_2`",
+        "minProtocolVersion" min_protocol_version: Option<Spanned<TlsProtocol>> = "`TLSV1_2`",
         /// Newest version of TLS.
-        "maxProtocolVersion" max_protocol_version: Option<At<TlsProtocol>> = "`TLSV1_3`",
+        "maxProtocolVersion" max_protocol_version: Option<Spanned<TlsProtocol>> = "`TLSV1_3`",
         /// Cipher suites for TLS 1.2, by OpenSSL's names, the preferred one first. Those of TLS 1.3 are fixed.
         "cipherSuites" cipher_suites: List<String> = "all that are supported",
     }
@@ -100,11 +100,11 @@ record! {
     /// An entry of `tlsCertificates`.
     struct TlsCertificate {
         /// File with the server's certificate chain, PEM, the leaf first.
-        "serverCertificate" server_certificate: Option<At<String>> = "none",
+        "serverCertificate" server_certificate: Option<Spanned<String>> = "none",
         /// File with its key, PEM.
-        "privateKey" private_key: Option<At<String>> = "none",
+        "privateKey" private_key: Option<Spanned<String>> = "none",
         /// File with the roots for client certificates, PEM, where the server names none. Those of the first entry count.
-        "caCertificates" ca_certificates: Option<At<String>> = "none",
+        "caCertificates" ca_certificates: Option<Spanned<String>> = "none",
     }
 }
 

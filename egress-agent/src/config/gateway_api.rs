@@ -7,7 +7,7 @@ use std::rc::Rc;
 use super::{
     api_gateway::ApiGateway,
     api_policies::{BackendTlsPolicy, ReferenceGrant},
-    decode::{Cx, Record, Report, Spot},
+    decode::{Cx, Record, Report, SourcePosition},
     http_route::{GrpcRoute, HttpRoute},
     meta::{Meta, warn_about_unknown},
     problem::{Problem, Severity},
@@ -105,7 +105,7 @@ fn read<T: Record>(meta: Rc<Meta>, node: &Node, told: Vec<Problem>) -> Read<T> {
     let mut cx = Cx { report: &mut report, file: &file, resource: Some(&meta.label) };
     warn_about_unknown(node, &mut cx);
     let spec = node.get("spec").filter(|spec| spec.value != Value::Null);
-    let at = Spot::root(spec.map_or(node.line, |spec| spec.line), "spec");
+    let at = SourcePosition::root(spec.map_or(node.line, |spec| spec.line), "spec");
     let spec = match spec {
         Some(node) => T::decode_record(node, &at, &mut cx),
         None => {

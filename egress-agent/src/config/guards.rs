@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use super::{
     authorization_policy::AuthorizationPolicy,
-    decode::{Cx, Report, Spot},
+    decode::{Cx, Report, SourcePosition},
     meta::Meta,
     problem::Problem,
     yaml::{Node, Value},
@@ -18,7 +18,7 @@ pub(super) struct Guard {
     /// Who it is.
     pub(super) meta: Meta,
     /// What it says.
-    pub(super) what: What,
+    pub(super) what: GuardKind,
     /// Labels of the workloads that it is for.
     pub(super) labels: Labels,
     /// What it names in `targetRefs`, by kind and name.
@@ -31,7 +31,7 @@ pub(super) struct Guard {
 
 /// What it says.
 #[derive(Clone, Debug)]
-pub(super) enum What {
+pub(super) enum GuardKind {
     /// An `AuthorizationPolicy`.
     Policy(AuthorizationPolicy),
     /// An `AuthorizationPolicy` that cannot be read.
@@ -82,14 +82,16 @@ impl Guard {
                 let mut cx = Cx { report: &mut report, file: &file, resource: Some(&meta.label) };
                 let nothing = Node { value: Value::Map(Vec::new()), line: node.line };
                 let spec = spec.unwrap_or(&nothing);
-                let at = Spot::root(spec.line, "spec");
+                let at = SourcePosition::root(spec.line, "spec");
                 AuthorizationPolicy::decode_record(spec, &at, &mut cx)
-                    .map_or(What::Unreadable, What::Policy)
+                    .map_or(GuardKind::Unreadable, GuardKind::Policy)
             }
-            "Sidecar" => What::Sidecar(outbound(spec)),
-            "RequestAuthentication" => What::Envoy("requests with invalid tokens are rejected"),
-            "WasmPlugin" => What::Envoy("its module may reject requests"),
-            _ => What::Envoy("it may add filters that reject requests"),
+            "Sidecar" => GuardKind::Sidecar(outbound(spec)),
+            "RequestAuthentication" => {
+                GuardKind::Envoy("requests with invalid tokens are rejected")
+            }
+            "WasmPlugin" => GuardKind::Envoy("its module may reject requests"),
+            _ => GuardKind::Envoy("it may add filters that reject requests"),
         };
         Self {
             labels: selector.map(labels).unwrap_or_default(),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    decode::{At, List, Records, choice, record},
+    decode::{List, Records, Spanned, choice, record},
     references::ParentRef,
     route_filters::RouteFilter,
 };
@@ -28,7 +28,7 @@ record! {
     /// A rule for HTTP.
     struct HttpRouteRule {
         /// Its name, for the access log.
-        "name" name: Option<At<String>> = "`NAMESPACE.ROUTE.INDEX`",
+        "name" name: Option<Spanned<String>> = "`NAMESPACE.ROUTE.INDEX`",
         /// Alternatives.
         "matches" matches: Records<HttpRouteMatch> = "everything",
         /// What it changes.
@@ -55,7 +55,7 @@ record! {
         /// Query parameters.
         "queryParams" query: Records<ValueMatch> = "any",
         /// The method.
-        "method" method: Option<At<String>> = "any",
+        "method" method: Option<Spanned<String>> = "any",
     }
 }
 
@@ -63,9 +63,9 @@ record! {
     /// A condition on the path.
     struct PathMatch {
         /// `PathPrefix` is by whole segments: `/v1` is `/v1` and `/v1/users`, not `/v10`.
-        "type" kind: Option<At<PathKind>> = "`PathPrefix`",
+        "type" kind: Option<Spanned<PathKind>> = "`PathPrefix`",
         /// The path, its beginning, or an expression in RE2's syntax for all of it.
-        "value" value: Option<At<String>> = "`/`",
+        "value" value: Option<Spanned<String>> = "`/`",
     }
 }
 
@@ -85,11 +85,11 @@ record! {
     /// A condition on a header or a query parameter.
     struct ValueMatch {
         /// How it is compared.
-        "type" kind: Option<At<ValueKind>> = "`Exact`",
+        "type" kind: Option<Spanned<ValueKind>> = "`Exact`",
         /// Its name. Of two entries with one name the first counts.
-        "name" name: Option<At<String>> = required,
+        "name" name: Option<Spanned<String>> = required,
         /// The value, or an expression in RE2's syntax for all of it.
-        "value" value: Option<At<String>> = required,
+        "value" value: Option<Spanned<String>> = required,
     }
 }
 
@@ -107,17 +107,17 @@ record! {
     /// A backend of a rule for HTTP.
     struct HttpBackendRef {
         /// `networking.istio.io` for a `Hostname`.
-        "group" group: Option<At<String>> = "\"\"",
+        "group" group: Option<Spanned<String>> = "\"\"",
         /// `Service`, which is a gateway's or of type ExternalName; or `Hostname`, a host of a service entry.
-        "kind" kind: Option<At<String>> = "`Service`",
+        "kind" kind: Option<Spanned<String>> = "`Service`",
         /// Its name.
-        "name" name: Option<At<String>> = required,
+        "name" name: Option<Spanned<String>> = required,
         /// The namespace of a Service. Another one than the route's needs a ReferenceGrant there, except where traffic leaves the application.
-        "namespace" namespace: Option<At<String>> = "the route's",
+        "namespace" namespace: Option<Spanned<String>> = "the route's",
         /// Its port.
-        "port" port: Option<At<Port>> = "none, and what is sent there is refused",
+        "port" port: Option<Spanned<Port>> = "none, and what is sent there is refused",
         /// Its share.
-        "weight" weight: Option<At<u32>> = "1",
+        "weight" weight: Option<Spanned<u32>> = "1",
         /// Headers to change.
         "filters" filters: Records<RouteFilter> = "none",
     }
@@ -127,9 +127,9 @@ record! {
     /// Limits of time.
     struct RouteTimeouts {
         /// For the whole request with its retries; `0s` is without limit.
-        "request" request: Option<At<Duration>> = "none",
+        "request" request: Option<Spanned<Duration>> = "none",
         /// For each try.
-        "backendRequest" backend_request: Option<At<Duration>> = "none",
+        "backendRequest" backend_request: Option<Spanned<Duration>> = "none",
     }
 }
 
@@ -139,9 +139,9 @@ record! {
         /// Statuses to try again on, besides connections that fail.
         "codes" codes: List<u32> = "none",
         /// Tries after the first; at most 100.
-        "attempts" attempts: Option<At<u32>> = "2",
+        "attempts" attempts: Option<Spanned<u32>> = "2",
         /// As `retries.backoff` of a VirtualService.
-        "backoff" backoff: Option<At<Duration>> = "`25ms`",
+        "backoff" backoff: Option<Spanned<Duration>> = "`25ms`",
     }
 }
 
@@ -164,7 +164,7 @@ record! {
     /// A rule for gRPC.
     struct GrpcRouteRule {
         /// Its name, for the access log.
-        "name" name: Option<At<String>> = "`NAMESPACE.ROUTE.INDEX`",
+        "name" name: Option<Spanned<String>> = "`NAMESPACE.ROUTE.INDEX`",
         /// Alternatives.
         "matches" matches: Records<GrpcRouteMatch> = "everything",
         /// What it changes: headers and copies.
@@ -191,10 +191,10 @@ record! {
     /// A condition on the method of gRPC.
     struct GrpcMethodMatch {
         /// How both are compared.
-        "type" kind: Option<At<ValueKind>> = "`Exact`",
+        "type" kind: Option<Spanned<ValueKind>> = "`Exact`",
         /// The service, such as `com.example.Login`.
-        "service" service: Option<At<String>> = "any",
+        "service" service: Option<Spanned<String>> = "any",
         /// The method.
-        "method" method: Option<At<String>> = "any",
+        "method" method: Option<Spanned<String>> = "any",
     }
 }

@@ -1,7 +1,7 @@
 //! Label selectors of Kubernetes, checked as an API server checks them.
 
 use super::{
-    decode::{At, Cx, Spot},
+    decode::{Cx, SourcePosition, Spanned},
     egress_policy::{LabelExpression, PodSelector, SelectorOperator},
 };
 use crate::policy::{LabelOperator, LabelRequirement, LabelSelector};
@@ -12,7 +12,13 @@ pub(super) const MAX_EXPRESSIONS: usize = 16;
 pub(super) const MAX_VALUES: usize = 64;
 
 /// Reports more than an API server takes.
-pub(super) fn at_most(found: usize, most: usize, field: &'static str, at: &Spot, cx: &mut Cx<'_>) {
+pub(super) fn at_most(
+    found: usize,
+    most: usize,
+    field: &'static str,
+    at: &SourcePosition,
+    cx: &mut Cx<'_>,
+) {
     if found > most {
         let message = "an API server refuses so many; use several rules or policies";
         cx.wrong(&at.field(field), found.to_string(), format!("at most {most}"), message);
@@ -70,7 +76,7 @@ fn is_label_part(text: &str) -> bool {
         && bytes.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
 }
 
-fn label_key(key: &At<String>, cx: &mut Cx<'_>) {
+fn label_key(key: &Spanned<String>, cx: &mut Cx<'_>) {
     let (prefix, name) = match key.value.split_once('/') {
         Some((prefix, name)) => (Some(prefix), name),
         None => (None, key.value.as_str()),
@@ -86,7 +92,7 @@ fn label_key(key: &At<String>, cx: &mut Cx<'_>) {
     }
 }
 
-fn label_value(value: &At<String>, cx: &mut Cx<'_>) {
+fn label_value(value: &Spanned<String>, cx: &mut Cx<'_>) {
     if !value.value.is_empty() && !is_label_part(&value.value) {
         let expected = "at most 63 letters, digits, '-', '_' and '.'";
         cx.wrong(&value.at, format!("{:?}", value.value), expected, "not a label's value");

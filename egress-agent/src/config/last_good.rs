@@ -46,7 +46,7 @@ pub struct LastGood(HashMap<String, String>);
 
 /// What counts for an object that is not valid.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Instead {
+enum Fallback {
     /// Its last valid version.
     Earlier,
     /// Nothing but that what it names is refused.
@@ -55,7 +55,7 @@ enum Instead {
     Nothing,
 }
 
-impl Instead {
+impl Fallback {
     /// What the user reads about it.
     fn consequence(self) -> &'static str {
         match self {
@@ -89,7 +89,7 @@ impl LastGood {
         files: &[RawFile],
         mesh: Option<&RawFile>,
     ) -> Result<Compiled, Problems> {
-        let mut replaced: BTreeMap<String, Instead> = BTreeMap::new();
+        let mut replaced: BTreeMap<String, Fallback> = BTreeMap::new();
         let mut told: Vec<Problem> = Vec::new();
         let others_pass = mesh.is_some_and(|mesh| lets_others_pass(&mesh.text));
         for round in 0..ROUNDS {
@@ -132,7 +132,7 @@ impl LastGood {
     fn counted<'a>(
         &self,
         files: &'a [RawFile],
-        replaced: &BTreeMap<String, Instead>,
+        replaced: &BTreeMap<String, Fallback>,
         others_pass: bool,
     ) -> Cow<'a, [RawFile]> {
         if replaced.is_empty() {
@@ -140,12 +140,12 @@ impl LastGood {
         }
         let counted = files.iter().filter_map(|file| match replaced.get(&file.path) {
             None => Some(file.clone()),
-            Some(Instead::Earlier) => {
+            Some(Fallback::Earlier) => {
                 let text = self.0.get(&file.path)?.clone();
                 Some(RawFile { path: file.path.clone(), text })
             }
-            Some(Instead::Refusing) => refusing(file, others_pass),
-            Some(Instead::Nothing) => None,
+            Some(Fallback::Refusing) => refusing(file, others_pass),
+            Some(Fallback::Nothing) => None,
         });
         Cow::Owned(counted.collect())
     }
@@ -155,27 +155,29 @@ impl LastGood {
         &self,
         files: &[RawFile],
         path: &str,
-        now: Option<Instead>,
+        now: Option<Fallback>,
         at_once: bool,
         others_pass: bool,
-    ) -> Option<(String, Instead)> {
+    ) -> Option<(String, Fallback)> {
         let file = files.iter().find(|file| file.path == path)?;
         let kind = kind(file)?;
         let may_be_absent = MAY_BE_ABSENT.contains(&kind.as_str());
         let earlier = self.0.get(path).is_some_and(|text| *text != file.text);
         let instead = match now {
-            None if earlier && !at_once => Instead::Earlier,
-            None | Some(Instead::Earlier) if refusing(file, others_pass).is_some() => {
-                Instead::Refusing
+            None if earlier && !at_once => Fallback::Earlier,
+            None | Some(Fallback::Earlier) if refusing(file, others_pass).is_some() => {
+                Fallback::Refusing
             }
-            None | Some(Instead::Earlier | Instead::Refusing) if may_be_absent => Instead::Nothing,
+            None | Some(Fallback::Earlier | Fallback::Refusing) if may_be_absent => {
+                Fallback::Nothing
+            }
             None | Some(_) => return None,
         };
         Some((path.to_owned(), instead))
     }
 
     /// Keeps what is in force now, and of replaced objects what they were.
-    fn remember(&mut self, files: &[RawFile], replaced: &BTreeMap<String, Instead>) {
+    fn remember(&mut self, files: &[RawFile], replaced: &BTreeMap<String, Fallback>) {
         let known: BTreeSet<&str> = files.iter().map(|file| file.path.as_str()).collect();
         self.0.retain(|path, _| known.contains(path.as_str()));
         for file in files.iter().filter(|file| !replaced.contains_key(&file.path)) {
@@ -206,7 +208,7 @@ fn erroneous(problems: &[Problem]) -> BTreeSet<&str> {
 fn with_refusals(
     mut compiled: Compiled,
     told: Vec<Problem>,
-    replaced: &BTreeMap<String, Instead>,
+    replaced: &BTreeMap<String, Fallback>,
 ) -> Compiled {
     compiled.warnings.retain(|problem| !replaced.contains_key(&problem.file));
     for mut problem in told {

@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use super::{
     annotations::Annotations,
-    decode::{Cx, Report, Spot, nearest},
+    decode::{Cx, Report, SourcePosition, nearest},
     yaml::{Node, Value, shorten},
 };
 use crate::types::{Namespace, steps};
@@ -55,6 +55,6 @@ pub(super) fn warn_about_unknown(node: &Node, cx: &mut Cx<'_>) {
         if let Some(near) = nearest(&key.text, KNOWN.into_iter()) {
             message += &format!(". Did you mean {near:?}?");
         }
-        cx.warn(&Spot::root(key.line, ""), message);
+        cx.warn(&SourcePosition::root(key.line, ""), message);
     }
 }

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use regex::{Regex, RegexBuilder};
 
 use super::{
-    decode::{At, Cx, Dict, List, Spot},
+    decode::{Cx, Dict, List, SourcePosition, Spanned},
     text::StringMatch,
 };
 use crate::{
@@ -41,12 +41,16 @@ pub(super) fn namespace_of(service: &str) -> Option<Namespace> {
     (kind == "svc").then(|| Namespace(namespace.into()))
 }
 
-pub(super) fn pattern(text: &At<String>, cx: &mut Cx<'_>) -> Option<HostPattern> {
+pub(super) fn pattern(text: &Spanned<String>, cx: &mut Cx<'_>) -> Option<HostPattern> {
     pattern_of(&text.value, text, cx)
 }
 
 /// The same for a text that was completed.
-pub(super) fn pattern_of(full: &str, text: &At<String>, cx: &mut Cx<'_>) -> Option<HostPattern> {
+pub(super) fn pattern_of(
+    full: &str,
+    text: &Spanned<String>,
+    cx: &mut Cx<'_>,
+) -> Option<HostPattern> {
     match HostPattern::parse(full) {
         Ok(pattern) => Some(pattern),
         Err(error) => {
@@ -56,13 +60,13 @@ pub(super) fn pattern_of(full: &str, text: &At<String>, cx: &mut Cx<'_>) -> Opti
     }
 }
 
-fn bad_host(text: &At<String>, error: HostError, cx: &mut Cx<'_>) {
+fn bad_host(text: &Spanned<String>, error: HostError, cx: &mut Cx<'_>) {
     let expected = "a DNS name, or *. and a DNS name";
     cx.wrong(&text.at, format!("{:?}", text.value), expected, error.to_string());
 }
 
 /// `trustDomain`.
-pub(super) fn trust_domain(text: &At<String>, cx: &mut Cx<'_>) -> Option<TrustDomain> {
+pub(super) fn trust_domain(text: &Spanned<String>, cx: &mut Cx<'_>) -> Option<TrustDomain> {
     let parsed = TrustDomain::parse(&text.value);
     let told = parsed.map_err(|error| {
         let expected = "a trust domain such as cluster.local";
@@ -75,7 +79,7 @@ pub(super) fn trust_domain(text: &At<String>, cx: &mut Cx<'_>) -> Option<TrustDo
 const MAX_HOSTS: usize = 256;
 
 /// Warns of lists of hosts that a current API server refuses.
-pub(super) fn host_count(hosts: &List<String>, at: &Spot, cx: &mut Cx<'_>) {
+pub(super) fn host_count(hosts: &List<String>, at: &SourcePosition, cx: &mut Cx<'_>) {
     let field = at.field("hosts");
     if hosts.is_empty() && !cx.has_told(&field.path.to_string()) {
         let message = "a current API server refuses a list without hosts; this is for no host";
@@ -131,12 +135,12 @@ pub(super) fn exported(
 }
 
 /// Labels.
-pub(super) fn labels(dict: &Dict<At<String>>) -> Labels {
+pub(super) fn labels(dict: &Dict<Spanned<String>>) -> Labels {
     dict.0.iter().map(|(key, value)| (key.value.clone(), value.value.clone())).collect()
 }
 
 /// An IP address or CIDR, as a network.
-pub(super) fn network(text: &At<String>, cx: &mut Cx<'_>) -> Option<IpNet> {
+pub(super) fn network(text: &Spanned<String>, cx: &mut Cx<'_>) -> Option<IpNet> {
     let parsed = text.value.parse::<IpNet>();
     let parsed =
         parsed.map(|net| net.trunc()).or_else(|_| text.value.parse::<IpAddr>().map(IpNet::from));
@@ -156,7 +160,7 @@ pub(super) fn network(text: &At<String>, cx: &mut Cx<'_>) -> Option<IpNet> {
 }
 
 /// A host that is one name or address.
-pub(super) fn host(text: &At<String>, cx: &mut Cx<'_>) -> Option<Host> {
+pub(super) fn host(text: &Spanned<String>, cx: &mut Cx<'_>) -> Option<Host> {
     match Host::parse(&text.value) {
         Ok(host) => Some(host),
         Err(error) => {
@@ -197,18 +201,18 @@ pub(super) fn text_match(wanted: &StringMatch, cx: &mut Cx<'_>) -> Option<TextMa
 }
 
 /// A regular expression for the whole of a text.
-pub(super) fn anchored(text: &At<String>, cx: &mut Cx<'_>) -> Option<Regex> {
+pub(super) fn anchored(text: &Spanned<String>, cx: &mut Cx<'_>) -> Option<Regex> {
     // Compiled on its own first, so that no bracket in it can close the group around it.
     regex(text, cx)?;
     build(&format!("^(?:{})$", text.value), text, cx)
 }
 
 /// A regular expression as it stands.
-pub(super) fn regex(text: &At<String>, cx: &mut Cx<'_>) -> Option<Regex> {
+pub(super) fn regex(text: &Spanned<String>, cx: &mut Cx<'_>) -> Option<Regex> {
     build(&text.value, text, cx)
 }
 
-fn build(pattern: &str, text: &At<String>, cx: &mut Cx<'_>) -> Option<Regex> {
+fn build(pattern: &str, text: &Spanned<String>, cx: &mut Cx<'_>) -> Option<Regex> {
     let built = RegexBuilder::new(pattern)
         .size_limit(REGEX_BYTES)
         .dfa_size_limit(REGEX_BYTES)
@@ -230,7 +234,7 @@ fn build(pattern: &str, text: &At<String>, cx: &mut Cx<'_>) -> Option<Regex> {
 }
 
 /// Header names; Envoy's pseudo-headers have fields of their own.
-pub(super) fn header_name(text: &At<String>, cx: &mut Cx<'_>) -> Option<http::HeaderName> {
+pub(super) fn header_name(text: &Spanned<String>, cx: &mut Cx<'_>) -> Option<http::HeaderName> {
     if text.value.starts_with(':') {
         cx.error(
             &text.at,

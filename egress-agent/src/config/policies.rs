@@ -6,7 +6,7 @@
 use std::rc::Rc;
 
 use super::{
-    decode::{Cx, Report, Spot},
+    decode::{Cx, Report, SourcePosition},
     egress_policy::{ClusterEgressPolicy, EgressPolicy},
     meta::{Meta, warn_about_unknown},
     problem::{Problem, Severity},
@@ -59,7 +59,7 @@ impl Policy {
         let mut cx = Cx { report: &mut report, file: &file, resource: Some(&meta.label) };
         warn_about_unknown(node, &mut cx);
         let spec = node.get("spec").filter(|spec| spec.value != Value::Null);
-        let at = Spot::root(spec.map_or(node.line, |spec| spec.line), "spec");
+        let at = SourcePosition::root(spec.map_or(node.line, |spec| spec.line), "spec");
         let decoded = match spec {
             None => {
                 cx.wrong(&at, "nothing", "a mapping", "the field \"spec\" is missing");

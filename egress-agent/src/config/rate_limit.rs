@@ -1,6 +1,6 @@
 //! Mirror of `rateLimit`, a field of egress policies and an annotation of service entries.
 
-use super::decode::{At, record};
+use super::decode::{Spanned, record};
 
 record! {
     /// What each workload may ask of each host, local to a gateway.
@@ -18,8 +18,8 @@ record! {
     /// So much a second.
     struct RateOf {
         /// How many a second, on average; from 1 to 2147483647.
-        "perSecond" per_second: Option<At<u32>> = required,
+        "perSecond" per_second: Option<Spanned<u32>> = required,
         /// How many at once, after a pause; from 1 to 2147483647.
-        "burst" burst: Option<At<u32>> = "`perSecond`",
+        "burst" burst: Option<Spanned<u32>> = "`perSecond`",
     }
 }

@@ -14,7 +14,7 @@ use std::{collections::HashMap, rc::Rc};
 use super::{
     RawFile,
     annotations::Annotations,
-    decode::{Cx, Record, Report, Spot, nearest},
+    decode::{Cx, Record, Report, SourcePosition, nearest},
     destination_rule::DestinationRule,
     gateway::Gateway,
     gateway_api::{self, GatewayApi},
@@ -99,7 +99,7 @@ impl Resources {
 
     fn document(&mut self, file: &Rc<str>, node: &Node, report: &mut Report) {
         let mut cx = Cx { report, file, resource: None };
-        let root = Spot::root(node.line, "");
+        let root = SourcePosition::root(node.line, "");
         if !matches!(node.value, Value::Map(_)) {
             let found = node.value.describe();
             cx.wrong(
@@ -150,7 +150,7 @@ impl Resources {
     }
 
     fn resource(&mut self, kind: &str, version: &str, node: &Node, cx: &mut Cx<'_>) {
-        let root = Spot::root(node.line, "");
+        let root = SourcePosition::root(node.line, "");
         let (group, short) = version.split_once('/').unwrap_or(("", version));
         if let Some(versions) = guards::versions(group, kind) {
             if !versions.contains(&short) {
@@ -251,7 +251,7 @@ impl Resources {
     }
 
     /// Whether there is room for one more.
-    fn counted(&mut self, root: &Spot, cx: &mut Cx<'_>) -> bool {
+    fn counted(&mut self, root: &SourcePosition, cx: &mut Cx<'_>) -> bool {
         self.count += 1;
         if self.count == MAX_RESOURCES + 1 {
             cx.error(root, format!("more than {MAX_RESOURCES} resources"));
@@ -260,9 +260,9 @@ impl Resources {
     }
 
     fn meta(&mut self, kind: &str, node: &Node, scope: Scope, cx: &mut Cx<'_>) -> Option<Meta> {
-        let root = Spot::root(node.line, "");
+        let root = SourcePosition::root(node.line, "");
         let metadata = node.get("metadata");
-        let at = Spot::root(metadata.map_or(node.line, |m| m.line), "metadata");
+        let at = SourcePosition::root(metadata.map_or(node.line, |m| m.line), "metadata");
         let name = metadata.and_then(|m| m.text("name")).unwrap_or_default();
         if !is_name(name) {
             let found = metadata.map_or("nothing".into(), |m| found(m, "name"));
@@ -335,11 +335,11 @@ pub(super) fn sort<T>(all: &mut [Resource<T>]) {
 fn push<T: Record>(all: &mut Vec<Resource<T>>, meta: &Meta, node: &Node, cx: &mut Cx<'_>) {
     let Some(spec) = node.get("spec").filter(|spec| spec.value != Value::Null) else {
         let line = node.get("spec").map_or(node.line, |spec| spec.line);
-        let at = Spot::root(line, "spec");
+        let at = SourcePosition::root(line, "spec");
         cx.wrong(&at, "nothing", "a mapping", "the field \"spec\" is missing");
         return;
     };
-    if let Some(spec) = T::decode_record(spec, &Spot::root(spec.line, "spec"), cx) {
+    if let Some(spec) = T::decode_record(spec, &SourcePosition::root(spec.line, "spec"), cx) {
         all.push(Resource { meta: meta.clone(), spec });
     }
 }

@@ -1,7 +1,7 @@
 //! Mirrors of what rules of the Gateway API's routes change.
 
 use super::{
-    decode::{At, List, Records, choice, record},
+    decode::{List, Records, Spanned, choice, record},
     references::BackendRef,
 };
 use crate::types::Port;
@@ -10,7 +10,7 @@ record! {
     /// A filter of a rule, or of a backend, where only the modifiers of headers are supported.
     struct RouteFilter {
         /// Which one it is.
-        "type" kind: Option<At<FilterKind>> = required,
+        "type" kind: Option<Spanned<FilterKind>> = required,
         /// `RequestHeaderModifier`.
         "requestHeaderModifier" request_headers: Option<HeaderFilter> = "none",
         /// `ResponseHeaderModifier`.
@@ -68,9 +68,9 @@ record! {
     /// A header.
     struct Header {
         /// Its name. Of two entries with one name the first counts.
-        "name" name: Option<At<String>> = required,
+        "name" name: Option<Spanned<String>> = required,
         /// Its value, as it is.
-        "value" value: Option<At<String>> = required,
+        "value" value: Option<Spanned<String>> = required,
     }
 }
 
@@ -80,7 +80,7 @@ record! {
         /// Where copies go.
         "backendRef" backend: Option<BackendRef> = required,
         /// How many requests are copied, in percent. This or `fraction`.
-        "percent" percent: Option<At<u32>> = "100",
+        "percent" percent: Option<Spanned<u32>> = "100",
         /// How many requests are copied.
         "fraction" fraction: Option<Fraction> = "all",
     }
@@ -90,9 +90,9 @@ record! {
     /// A fraction.
     struct Fraction {
         /// Above.
-        "numerator" numerator: Option<At<u32>> = required,
+        "numerator" numerator: Option<Spanned<u32>> = required,
         /// Below.
-        "denominator" denominator: Option<At<u32>> = "100",
+        "denominator" denominator: Option<Spanned<u32>> = "100",
     }
 }
 
@@ -100,15 +100,15 @@ record! {
     /// `requestRedirect`.
     struct RedirectFilter {
         /// The new scheme.
-        "scheme" scheme: Option<At<String>> = "the request's",
+        "scheme" scheme: Option<Spanned<String>> = "the request's",
         /// The new host.
-        "hostname" hostname: Option<At<String>> = "the request's",
+        "hostname" hostname: Option<Spanned<String>> = "the request's",
         /// The new path.
         "path" path: Option<PathModifier> = "the request's",
         /// The new port.
-        "port" port: Option<At<Port>> = "that of `scheme`, or else the request's",
+        "port" port: Option<Spanned<Port>> = "that of `scheme`, or else the request's",
         /// 301, 302, 303, 307 or 308.
-        "statusCode" status: Option<At<u32>> = "302",
+        "statusCode" status: Option<Spanned<u32>> = "302",
     }
 }
 
@@ -116,7 +116,7 @@ record! {
     /// `urlRewrite`.
     struct RewriteFilter {
         /// The new host.
-        "hostname" hostname: Option<At<String>> = "the request's",
+        "hostname" hostname: Option<Spanned<String>> = "the request's",
         /// The new path.
         "path" path: Option<PathModifier> = "the request's",
     }
@@ -126,11 +126,11 @@ record! {
     /// A change of the path.
     struct PathModifier {
         /// Which one it is.
-        "type" kind: Option<At<PathModifierKind>> = required,
+        "type" kind: Option<Spanned<PathModifierKind>> = required,
         /// The whole new path.
-        "replaceFullPath" full: Option<At<String>> = "none",
+        "replaceFullPath" full: Option<Spanned<String>> = "none",
         /// What takes the place of the prefix that matched, by whole segments.
-        "replacePrefixMatch" prefix: Option<At<String>> = "none",
+        "replacePrefixMatch" prefix: Option<Spanned<String>> = "none",
     }
 }
 
@@ -150,7 +150,7 @@ record! {
         /// Origins, such as `https://*.example.com`; `*` is any.
         "allowOrigins" allow_origins: List<String> = "none",
         /// Whether requests may carry credentials.
-        "allowCredentials" allow_credentials: Option<At<bool>> = "`false`",
+        "allowCredentials" allow_credentials: Option<Spanned<bool>> = "`false`",
         /// Methods, `*` for any.
         "allowMethods" allow_methods: List<String> = "none",
         /// Headers of requests, `*` for any.
@@ -158,6 +158,6 @@ record! {
         /// Headers of responses, `*` for any.
         "exposeHeaders" expose_headers: List<String> = "none",
         /// For how many seconds a browser may keep the answer.
-        "maxAge" max_age: Option<At<u32>> = "5",
+        "maxAge" max_age: Option<Spanned<u32>> = "5",
     }
 }

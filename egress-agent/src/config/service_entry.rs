@@ -1,6 +1,6 @@
 //! Mirror of `ServiceEntry`: a service outside, in the registry.
 
-use super::decode::{At, Dict, List, Records, choice, record};
+use super::decode::{Dict, List, Records, Spanned, choice, record};
 use crate::types::Port;
 
 record! {
@@ -13,9 +13,9 @@ record! {
         /// Ports of the service. Without any nothing of it is reached.
         "ports" ports: Records<ServicePort> = "none",
         /// Where the service is. A service entry with `MESH_INTERNAL` has no effect: services inside the mesh are not egress.
-        "location" location: Option<At<Location>> = "`MESH_EXTERNAL`",
+        "location" location: Option<Spanned<Location>> = "`MESH_EXTERNAL`",
         /// How the gateway finds the service's addresses.
-        "resolution" resolution: Option<At<Resolution>> = "`NONE`",
+        "resolution" resolution: Option<Spanned<Resolution>> = "`NONE`",
         /// Where the service really is, if not at its hosts' names.
         "endpoints" endpoints: Records<ServiceEndpoint> = "none",
         /// Namespaces whose workloads may use it: `.` (its own), `*` (all), or names.
@@ -32,13 +32,13 @@ record! {
     /// A port of a service.
     struct ServicePort {
         /// The port that applications dial.
-        "number" number: Option<At<Port>> = required,
+        "number" number: Option<Spanned<Port>> = required,
         /// Its name, unique within the service.
-        "name" name: Option<At<String>> = required,
+        "name" name: Option<Spanned<String>> = required,
         /// What is spoken: `HTTP`, `HTTP2`, `GRPC`, `HTTPS`, `TLS` or `TCP`. `GRPC-WEB` counts as `HTTP`; `MONGO`, `MYSQL`, `REDIS` and the like count as `TCP`.
-        "protocol" protocol: Option<At<String>> = "`TCP`",
+        "protocol" protocol: Option<Spanned<String>> = "`TCP`",
         /// The port at the endpoints.
-        "targetPort" target_port: Option<At<Port>> = "`number`",
+        "targetPort" target_port: Option<Spanned<Port>> = "`number`",
     }
 }
 
@@ -46,15 +46,15 @@ record! {
     /// An endpoint of a service.
     struct ServiceEndpoint {
         /// An IP address (`STATIC`), or a DNS name (`DNS`).
-        "address" address: Option<At<String>> = required,
+        "address" address: Option<Spanned<String>> = required,
         /// Ports here by the service port's name.
-        "ports" ports: Dict<At<Port>> = "`targetPort`",
+        "ports" ports: Dict<Spanned<Port>> = "`targetPort`",
         /// Labels that destination rules' subsets select by.
-        "labels" labels: Dict<At<String>> = "none",
+        "labels" labels: Dict<Spanned<String>> = "none",
         /// Relative share of the load.
-        "weight" weight: Option<At<u32>> = "1",
+        "weight" weight: Option<Spanned<u32>> = "1",
         /// Where it is: `region/zone/subzone`, of which the last parts may be absent. `localityLbSetting` prefers by it.
-        "locality" locality: Option<At<String>> = "unknown",
+        "locality" locality: Option<Spanned<String>> = "unknown",
     }
     unsupported {
         "network": Warning, "there is one network";

@@ -1,7 +1,7 @@
 //! Mirrors of `TLSRoute` and `TCPRoute` of the Gateway API.
 
 use super::{
-    decode::{At, List, Records, record},
+    decode::{List, Records, Spanned, record},
     references::{BackendRef, ParentRef},
 };
 
@@ -37,7 +37,7 @@ record! {
     /// A rule for TLS or TCP.
     struct StreamRule {
         /// Its name.
-        "name" name: Option<At<String>> = "none",
+        "name" name: Option<Spanned<String>> = "none",
         /// Where connections go. Without any, or with shares of 0 alone, they are refused.
         "backendRefs" backends: Records<BackendRef> = "none",
     }

@@ -5,8 +5,8 @@ use std::{net::IpAddr, sync::Arc};
 use super::{Compiled, Problem, Problems, RawFile, Severity, compile};
 use crate::{
     policy::{
-        Denied, Entry, GatewayPolicy, Hop, HttpRequest, HttpRoute, PortMode, Snapshot, TcpRoute,
-        Termination, TlsConnection, TlsRoute,
+        Denied, EntryPoint, GatewayPolicy, Hop, HttpRequest, HttpRoute, PortMode, Snapshot,
+        TcpRoute, Termination, TlsConnection, TlsRoute,
     },
     types::{GatewayIdentity, Host, Labels, Namespace, OriginalPort, Port, Source},
 };
@@ -109,7 +109,7 @@ impl Gateway {
         }
         self.0.http(&HttpRequest {
             source,
-            entry: Entry::Mesh,
+            entry: EntryPoint::Mesh,
             port: original(port),
             host: &Host::parse(host).unwrap(),
             authority: host,
@@ -167,7 +167,7 @@ impl Gateway {
     ) -> Result<HttpRoute, Denied> {
         self.0.http(&HttpRequest {
             source: &self.stranger(),
-            entry: Entry::Server(termination),
+            entry: EntryPoint::Server(termination),
             port: OriginalPort(termination.port.0),
             host: &Host::parse(host).unwrap(),
             authority: host,

@@ -1125,8 +1125,8 @@ fn every_certificate_of_a_list_is_one_of_the_server() {
 #[test]
 fn servers_that_end_tls() {
     use crate::policy::{
-        CipherSuite, CredentialFiles, CredentialSource, Inside, ServerProtocol, ServerTlsMode,
-        TlsVersion,
+        CipherSuite, CredentialFiles, CredentialSource, InnerProtocol, ServerProtocol,
+        ServerTlsMode, TlsVersion,
     };
     let settings = |text: &str| {
         let servers = compiled(&[text], "trustDomain: td\n").snapshot.rules.servers;
@@ -1146,7 +1146,7 @@ fn servers_that_end_tls() {
     )));
     assert_eq!((&tls.mode, &tls.credential), (&ServerTlsMode::Mutual, &files));
     assert_eq!((tls.min_version, tls.max_version), (TlsVersion::V1_3, TlsVersion::V1_3));
-    assert_eq!((tls.inside, tls.subject_alt_names), (Inside::Http, vec!["x".to_owned()]));
+    assert_eq!((tls.inside, tls.subject_alt_names), (InnerProtocol::Http, vec!["x".to_owned()]));
     assert_eq!(tls.cipher_suites, [CipherSuite::RsaAes256]);
     let own = settings(&https("mode: ISTIO_MUTUAL"));
     assert_eq!(own.credential, CredentialSource::Own);
@@ -1159,7 +1159,7 @@ fn servers_that_end_tls() {
     assert_eq!(named.mode, ServerTlsMode::Simple);
     assert_eq!(named.credential, CredentialSource::Named("a-b".into()));
     let raw = "{port: {number: 443, name: h, protocol: TLS}, hosts: [a.example], tls: {mode: OPTIONAL_MUTUAL, credentialName: a}}";
-    assert_eq!(settings(&with_server(raw)).inside, Inside::Tcp);
+    assert_eq!(settings(&with_server(raw)).inside, InnerProtocol::Tcp);
     // What has no effect is told.
     let told = problems(
         &[&https(&format!(

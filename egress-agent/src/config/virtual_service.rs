@@ -4,7 +4,7 @@ use std::{rc::Rc, time::Duration};
 
 use super::{
     cors::CorsPolicy,
-    decode::{At, Dict, List, RecordDict, Records, choice, record},
+    decode::{Dict, List, RecordDict, Records, Spanned, choice, record},
     fault::{Fault, Percentage},
     meta::Meta,
     text::StringMatch,
@@ -37,7 +37,7 @@ record! {
     /// A rule for HTTP.
     struct HttpRule {
         /// Its name, for the access log.
-        "name" name: Option<At<String>> = "none",
+        "name" name: Option<Spanned<String>> = "none",
         /// Alternatives; without any the rule matches everything.
         "match" matches: Records<HttpMatch> = "everything",
         /// Destinations with their shares.
@@ -51,7 +51,7 @@ record! {
         /// Change path or authority on the way.
         "rewrite" rewrite: Option<Rewrite> = "none",
         /// For the whole request with its retries.
-        "timeout" timeout: Option<At<Duration>> = "none",
+        "timeout" timeout: Option<Spanned<Duration>> = "none",
         /// When to try again.
         "retries" retries: Option<Retries> = "2 attempts on `connect-failure,refused-stream,unavailable,cancelled`",
         /// Faults to inject.
@@ -59,15 +59,15 @@ record! {
         /// Headers to change.
         "headers" headers: Option<Headers> = "none",
         /// Whether the client may upgrade the connection, to whatever protocol. A rule whose match names the header `upgrade` allows it too. Without either, `webSocket` of mesh.yaml decides on WebSocket, and no other protocol is allowed.
-        "websocketUpgrade" websocket_upgrade: Option<At<bool>> = "the mesh's",
+        "websocketUpgrade" websocket_upgrade: Option<Spanned<bool>> = "the mesh's",
         /// Send a copy of the request to this destination, too, with `-shadow` after its host. Nobody waits for the answer. A request whose body is longer than 64 KiB is not copied, nor is an upgrade.
         "mirror" mirror: Option<Destination> = "none",
         /// How many requests are copied.
         "mirrorPercentage" mirror_percentage: Option<Percentage> = "`100`",
         /// Old form of `mirrorPercentage`.
-        "mirrorPercent" mirror_percent: Option<At<u32>> = "none",
+        "mirrorPercent" mirror_percent: Option<Spanned<u32>> = "none",
         /// Older form of `mirrorPercentage`.
-        "mirror_percent" mirror_percent_old: Option<At<u32>> = "none",
+        "mirror_percent" mirror_percent_old: Option<Spanned<u32>> = "none",
         /// The same for several destinations. This or `mirror`.
         "mirrors" mirrors: Records<HttpMirror> = "none",
         /// Answers to browsers that ask whether a page of another origin may make a request (CORS). The gateway's own errors carry the permission, too, so that the page sees them.
@@ -95,11 +95,11 @@ record! {
         /// Stages, of the virtual service's `gateways`.
         "gateways" gateways: List<String> = "all of the virtual service's",
         /// At the `mesh` stage the port that was dialled, at a gateway the server's port.
-        "port" port: Option<At<Port>> = "any",
+        "port" port: Option<Spanned<Port>> = "any",
         /// The path, without the query.
         "uri" uri: Option<StringMatch> = "any",
         /// Compare the path's `exact` and `prefix` without regard to case.
-        "ignoreUriCase" ignore_uri_case: Option<At<bool>> = "`false`",
+        "ignoreUriCase" ignore_uri_case: Option<Spanned<bool>> = "`false`",
         /// The method.
         "method" method: Option<StringMatch> = "any",
         /// The authority as sent, port included.
@@ -113,11 +113,11 @@ record! {
         /// Query parameters; `{}` asks for presence.
         "queryParams" query_params: RecordDict<StringMatch> = "none",
         /// Labels of the workload that asks.
-        "sourceLabels" source_labels: Dict<At<String>> = "any",
+        "sourceLabels" source_labels: Dict<Spanned<String>> = "any",
         /// Namespace of the workload that asks.
-        "sourceNamespace" source_namespace: Option<At<String>> = "any",
+        "sourceNamespace" source_namespace: Option<Spanned<String>> = "any",
         /// A name, for nothing but reading.
-        "name" name: Option<At<String>> = "none",
+        "name" name: Option<Spanned<String>> = "none",
     }
     unsupported {
         "statPrefix": Warning, "statistics are kept by cluster";
@@ -130,7 +130,7 @@ record! {
         /// Where to.
         "destination" destination: Option<Destination> = required,
         /// Its share of the requests.
-        "weight" weight: Option<At<u32>> = "all, where it is the only one",
+        "weight" weight: Option<Spanned<u32>> = "all, where it is the only one",
         /// Headers to change.
         "headers" headers: Option<Headers> = "none",
     }
@@ -140,9 +140,9 @@ record! {
     /// A service.
     struct Destination {
         /// The gateway's service, or a host of a service entry.
-        "host" host: Option<At<String>> = required,
+        "host" host: Option<Spanned<String>> = required,
         /// A subset of its destination rule.
-        "subset" subset: Option<At<String>> = "none",
+        "subset" subset: Option<Spanned<String>> = "none",
         /// Its port.
         "port" port: Option<DestinationPort> = "its only one",
     }
@@ -156,7 +156,7 @@ record! {
     /// A port of a service.
     struct DestinationPort {
         /// Its number.
-        "number" number: Option<At<Port>> = required,
+        "number" number: Option<Spanned<Port>> = required,
     }
     unsupported {
         "name": Error, "the API has no names of ports here, and an API server drops them: ports are selected by number";
@@ -167,9 +167,9 @@ record! {
     /// `delegate`: a virtual service without hosts. Its rules stand in the place of this one, each with the conditions of both; what they don't say (`rewrite`, `timeout`, `retries`, `fault`, `headers`) they take from this one. A rule none of whose matches lies within this one's is left out.
     struct Delegate {
         /// Its name.
-        "name" name: Option<At<String>> = required,
+        "name" name: Option<Spanned<String>> = required,
         /// Its namespace.
-        "namespace" namespace: Option<At<String>> = "this one's",
+        "namespace" namespace: Option<Spanned<String>> = "this one's",
     }
 }
 
@@ -177,19 +177,19 @@ record! {
     /// `redirect`.
     struct Redirect {
         /// The new path, with query.
-        "uri" uri: Option<At<String>> = "the request's",
+        "uri" uri: Option<Spanned<String>> = "the request's",
         /// What the prefix that was matched becomes, instead of `uri`; where the rule asks nothing of the path, `/` is it.
-        "prefixRewrite" prefix_rewrite: Option<At<String>> = "none",
+        "prefixRewrite" prefix_rewrite: Option<Spanned<String>> = "none",
         /// The new host.
-        "authority" authority: Option<At<String>> = "the request's",
+        "authority" authority: Option<Spanned<String>> = "the request's",
         /// The new port.
-        "port" port: Option<At<Port>> = "the scheme's",
+        "port" port: Option<Spanned<Port>> = "the scheme's",
         /// Where the port comes from where `port` is absent.
-        "derivePort" derive_port: Option<At<DerivePort>> = "`FROM_PROTOCOL_DEFAULT`",
+        "derivePort" derive_port: Option<Spanned<DerivePort>> = "`FROM_PROTOCOL_DEFAULT`",
         /// The new scheme.
-        "scheme" scheme: Option<At<String>> = "the request's",
+        "scheme" scheme: Option<Spanned<String>> = "the request's",
         /// 301, 302, 303, 307 or 308.
-        "redirectCode" redirect_code: Option<At<u32>> = "301",
+        "redirectCode" redirect_code: Option<Spanned<u32>> = "301",
     }
 }
 
@@ -207,7 +207,7 @@ record! {
     /// `directResponse`.
     struct DirectResponse {
         /// The status.
-        "status" status: Option<At<u32>> = required,
+        "status" status: Option<Spanned<u32>> = required,
         /// The body.
         "body" body: Option<ResponseBody> = "empty",
     }
@@ -217,9 +217,9 @@ record! {
     /// `directResponse.body`.
     struct ResponseBody {
         /// Text.
-        "string" string: Option<At<String>> = "empty",
+        "string" string: Option<Spanned<String>> = "empty",
         /// Bytes, as base64. One of the two.
-        "bytes" bytes: Option<At<String>> = "empty",
+        "bytes" bytes: Option<Spanned<String>> = "empty",
     }
 }
 
@@ -227,9 +227,9 @@ record! {
     /// `rewrite`.
     struct Rewrite {
         /// Replaces the path, or the prefix that was matched. A rule without a match on the path matches the prefix `/`.
-        "uri" uri: Option<At<String>> = "none",
+        "uri" uri: Option<Spanned<String>> = "none",
         /// Replaces the authority.
-        "authority" authority: Option<At<String>> = "none",
+        "authority" authority: Option<Spanned<String>> = "none",
         /// Replaces by a regular expression.
         "uriRegexRewrite" uri_regex_rewrite: Option<RegexRewrite> = "none",
     }
@@ -239,9 +239,9 @@ record! {
     /// `rewrite.uriRegexRewrite`.
     struct RegexRewrite {
         /// A regular expression (RE2's syntax); every part of the path that it matches is replaced.
-        "match" pattern: Option<At<String>> = required,
+        "match" pattern: Option<Spanned<String>> = required,
         /// With what; `\1` is the first group.
-        "rewrite" rewrite: Option<At<String>> = required,
+        "rewrite" rewrite: Option<Spanned<String>> = required,
     }
 }
 
@@ -249,13 +249,13 @@ record! {
     /// `retries`.
     struct Retries {
         /// Tries after the first.
-        "attempts" attempts: Option<At<u32>> = "0",
+        "attempts" attempts: Option<Spanned<u32>> = "0",
         /// Limit of one try.
-        "perTryTimeout" per_try_timeout: Option<At<Duration>> = "the rule's timeout",
+        "perTryTimeout" per_try_timeout: Option<Spanned<Duration>> = "the rule's timeout",
         /// Conditions, separated by commas: `connect-failure`, `refused-stream`, `reset`, `5xx`, `gateway-error`, `retriable-4xx`, `retriable-status-codes`, status codes, and of gRPC `cancelled`, `deadline-exceeded`, `internal`, `resource-exhausted`, `unavailable`.
-        "retryOn" retry_on: Option<At<String>> = "`connect-failure,refused-stream,unavailable,cancelled`",
+        "retryOn" retry_on: Option<Spanned<String>> = "`connect-failure,refused-stream,unavailable,cancelled`",
         /// The longest pause before the first retry, at least `1ms`. It doubles with each, up to ten times this; every pause is a random part of it.
-        "backoff" backoff: Option<At<Duration>> = "`25ms`",
+        "backoff" backoff: Option<Spanned<Duration>> = "`25ms`",
     }
     unsupported {
         "retryRemoteLocalities": Warning, "a retry goes where the load balancer sends it";
@@ -277,9 +277,9 @@ record! {
     /// Changes of headers. What is removed goes first, and values show the headers as they are then.
     struct HeaderChanges {
         /// Overwrite. Values may hold the operators of the access log (`%START_TIME%`), with `%REQ(NAME)%` any header of the request, and in headers of the response with `%RESP(NAME)%` any of the response; `%%` is a percent sign. A header that would be empty is left out. `Host` and `:authority` of a request change its authority.
-        "set" set: Dict<At<String>> = "none",
+        "set" set: Dict<Spanned<String>> = "none",
         /// Append; values as in `set`.
-        "add" add: Dict<At<String>> = "none",
+        "add" add: Dict<Spanned<String>> = "none",
         /// Remove, before anything is set or added.
         "remove" remove: List<String> = "none",
     }
@@ -303,13 +303,13 @@ record! {
         /// Networks that the application dials. Only for raw TCP: names decide here.
         "destinationSubnets" destination_subnets: List<String> = "any",
         /// At the `mesh` stage the port that was dialled, at a gateway the server's port.
-        "port" port: Option<At<Port>> = "any",
+        "port" port: Option<Spanned<Port>> = "any",
         /// Labels of the workload that asks.
-        "sourceLabels" source_labels: Dict<At<String>> = "any",
+        "sourceLabels" source_labels: Dict<Spanned<String>> = "any",
         /// Stages, of the virtual service's `gateways`.
         "gateways" gateways: List<String> = "all of the virtual service's",
         /// Namespace of the workload that asks.
-        "sourceNamespace" source_namespace: Option<At<String>> = "any",
+        "sourceNamespace" source_namespace: Option<Spanned<String>> = "any",
     }
     unsupported {
         "sourceSubnet": Error, "select sources by `sourceLabels` or `sourceNamespace`";
@@ -332,15 +332,15 @@ record! {
         /// Networks that the application dials, at the `mesh` stage.
         "destinationSubnets" destination_subnets: List<String> = "the service's addresses",
         /// At the `mesh` stage the port that was dialled, at a gateway the server's port.
-        "port" port: Option<At<Port>> = "any",
+        "port" port: Option<Spanned<Port>> = "any",
         /// Labels of the workload that asks.
-        "sourceLabels" source_labels: Dict<At<String>> = "any",
+        "sourceLabels" source_labels: Dict<Spanned<String>> = "any",
         /// Stages, of the virtual service's `gateways`.
         "gateways" gateways: List<String> = "all of the virtual service's",
         /// Namespace of the workload that asks.
-        "sourceNamespace" source_namespace: Option<At<String>> = "any",
+        "sourceNamespace" source_namespace: Option<Spanned<String>> = "any",
         /// Address or network of the pod that asks.
-        "sourceSubnet" source_subnet: Option<At<String>> = "any",
+        "sourceSubnet" source_subnet: Option<Spanned<String>> = "any",
     }
 }
 
@@ -350,6 +350,6 @@ record! {
         /// Where to.
         "destination" destination: Option<Destination> = required,
         /// Its share of the connections.
-        "weight" weight: Option<At<u32>> = "all, where it is the only one",
+        "weight" weight: Option<Spanned<u32>> = "all, where it is the only one",
     }
 }

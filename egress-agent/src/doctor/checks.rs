@@ -1,6 +1,6 @@
 //! From facts to findings: what is fine, what to know, and what prevents enforcement.
 
-use super::facts::{Facts, Role};
+use super::facts::{HostFacts, Role};
 use crate::bpf::{Kernel, MINIMUM_KERNEL, OLDEST_TESTED_KERNEL};
 
 /// Names of other programs that a finding lists.
@@ -42,7 +42,7 @@ fn failure(what: &'static str, text: impl Into<String>) -> Finding {
 
 /// Everything that was looked at, in order.
 #[must_use]
-pub fn findings(facts: &Facts) -> Vec<Finding> {
+pub fn findings(facts: &HostFacts) -> Vec<Finding> {
     let mut all = vec![kernel(&facts.release), programs(facts)];
     if facts.role == Role::Node {
         all.push(modules(facts));
@@ -76,7 +76,7 @@ fn kernel(release: &str) -> Finding {
     }
 }
 
-fn programs(facts: &Facts) -> Finding {
+fn programs(facts: &HostFacts) -> Finding {
     match &facts.programs {
         Ok((count, _)) => good("programs", format!("the kernel takes all {count} of them")),
         Err(error) if facts.role == Role::Gateway => {
@@ -87,7 +87,7 @@ fn programs(facts: &Facts) -> Finding {
     }
 }
 
-fn modules(facts: &Facts) -> Finding {
+fn modules(facts: &HostFacts) -> Finding {
     let listed = facts.modules.as_ref().map(|all| all.trim().split(',').any(|name| name == "bpf"));
     let missing = "workloads on the host's network that have CAP_NET_RAW are not kept from packet \
                    sockets; add bpf to the kernel's parameter lsm=";
@@ -105,7 +105,7 @@ fn modules(facts: &Facts) -> Finding {
     }
 }
 
-fn cgroups(facts: &Facts) -> Finding {
+fn cgroups(facts: &HostFacts) -> Finding {
     match (&facts.cgroup2, facts.cgroup1) {
         (None, _) => {
             let text = "no cgroup2 is mounted: mount -t cgroup2 cgroup2 /sys/fs/cgroup";
@@ -120,7 +120,7 @@ fn cgroups(facts: &Facts) -> Finding {
     }
 }
 
-fn bpffs(facts: &Facts) -> Finding {
+fn bpffs(facts: &HostFacts) -> Finding {
     match (facts.bpffs, facts.pinned.as_slice()) {
         (false, _) => failure("bpffs", "none is mounted: mount -t bpf bpf /sys/fs/bpf"),
         (true, []) => good("bpffs", "mounted, and nothing of ours is pinned"),
@@ -148,7 +148,7 @@ fn filters(found: &[String]) -> Finding {
     warning("other programs", text)
 }
 
-fn ports(facts: &Facts) -> Vec<Finding> {
+fn ports(facts: &HostFacts) -> Vec<Finding> {
     let ports: Vec<String> = facts.role.ports().iter().map(|(port, _)| port.to_string()).collect();
     if facts.ports.is_empty() {
         return vec![good("ports", format!("{} are free", ports.join(", ")))];
@@ -157,7 +157,7 @@ fn ports(facts: &Facts) -> Vec<Finding> {
     each.map(|(port, what, why)| failure("ports", format!("{port} ({what}): {why}"))).collect()
 }
 
-fn servers(facts: &Facts) -> Vec<Finding> {
+fn servers(facts: &HostFacts) -> Vec<Finding> {
     if facts.servers.is_empty() {
         let text = "/etc/resolv.conf names no server; give one with --resolver";
         return vec![failure("DNS", text)];
@@ -177,8 +177,8 @@ fn servers(facts: &Facts) -> Vec<Finding> {
 mod tests {
     use super::*;
 
-    fn fit(role: Role) -> Facts {
-        Facts {
+    fn fit(role: Role) -> HostFacts {
+        HostFacts {
             role,
             release: "6.12.0-1-amd64".into(),
             programs: Ok((17, None)),
@@ -194,7 +194,7 @@ mod tests {
     }
 
     /// The findings that are not good.
-    fn bad(facts: &Facts) -> Vec<(Level, &'static str)> {
+    fn bad(facts: &HostFacts) -> Vec<(Level, &'static str)> {
         let all = findings(facts).into_iter().filter(|finding| finding.level != Level::Good);
         all.map(|finding| (finding.level, finding.what)).collect()
     }
@@ -210,46 +210,49 @@ mod tests {
         use Level::{Failure, Warning};
         let node = || fit(Role::Node);
         for (facts, expected) in [
-            (Facts { release: "5.4.0".into(), ..node() }, (Failure, "kernel")),
-            (Facts { release: "5.15.0".into(), ..node() }, (Failure, "kernel")),
-            (Facts { release: "odd".into(), ..node() }, (Warning, "kernel")),
-            (Facts { programs: Err("no CAP_BPF".into()), ..node() }, (Failure, "programs")),
-            (Facts { modules: Some("apparmor".into()), ..node() }, (Warning, "security modules")),
-            (Facts { modules: None, ..node() }, (Warning, "security modules")),
+            (HostFacts { release: "5.4.0".into(), ..node() }, (Failure, "kernel")),
+            (HostFacts { release: "5.15.0".into(), ..node() }, (Failure, "kernel")),
+            (HostFacts { release: "odd".into(), ..node() }, (Warning, "kernel")),
+            (HostFacts { programs: Err("no CAP_BPF".into()), ..node() }, (Failure, "programs")),
             (
-                Facts { programs: Ok((15, Some("no BTF".into()))), ..node() },
+                HostFacts { modules: Some("apparmor".into()), ..node() },
                 (Warning, "security modules"),
             ),
-            (Facts { cgroup2: None, ..node() }, (Failure, "cgroups")),
-            (Facts { cgroup1: true, ..node() }, (Warning, "cgroups")),
-            (Facts { bpffs: false, ..node() }, (Failure, "bpffs")),
-            (Facts { pinned: vec!["v5".into()], ..node() }, (Warning, "bpffs")),
+            (HostFacts { modules: None, ..node() }, (Warning, "security modules")),
             (
-                Facts { filters: vec!["eth0 ingress: cil".into()], ..node() },
+                HostFacts { programs: Ok((15, Some("no BTF".into()))), ..node() },
+                (Warning, "security modules"),
+            ),
+            (HostFacts { cgroup2: None, ..node() }, (Failure, "cgroups")),
+            (HostFacts { cgroup1: true, ..node() }, (Warning, "cgroups")),
+            (HostFacts { bpffs: false, ..node() }, (Failure, "bpffs")),
+            (HostFacts { pinned: vec!["v5".into()], ..node() }, (Warning, "bpffs")),
+            (
+                HostFacts { filters: vec!["eth0 ingress: cil".into()], ..node() },
                 (Warning, "other programs"),
             ),
             (
-                Facts { ports: vec![(15020, "metrics", "taken".into())], ..node() },
+                HostFacts { ports: vec![(15020, "metrics", "taken".into())], ..node() },
                 (Failure, "ports"),
             ),
-            (Facts { servers: Vec::new(), ..node() }, (Failure, "DNS")),
+            (HostFacts { servers: Vec::new(), ..node() }, (Failure, "DNS")),
         ] {
             assert_eq!(bad(&facts), [expected], "{facts:?}");
         }
         // A gateway can do without programs.
-        let gateway = Facts { programs: Err("no CAP_BPF".into()), ..fit(Role::Gateway) };
+        let gateway = HostFacts { programs: Err("no CAP_BPF".into()), ..fit(Role::Gateway) };
         assert_eq!(bad(&gateway), [(Warning, "programs")]);
         // One name server that answers is enough.
         let mute = ("192.0.2.54".parse().unwrap(), Some("no answer".to_owned()));
         let mut servers = fit(Role::Node).servers;
         servers.push(mute.clone());
-        assert_eq!(bad(&Facts { servers, ..node() }), [(Warning, "DNS")]);
-        assert_eq!(bad(&Facts { servers: vec![mute], ..node() }), [(Failure, "DNS")]);
+        assert_eq!(bad(&HostFacts { servers, ..node() }), [(Warning, "DNS")]);
+        assert_eq!(bad(&HostFacts { servers: vec![mute], ..node() }), [(Failure, "DNS")]);
     }
 
     #[test]
     fn this_host_can_be_asked() {
-        let facts = Facts::of(Role::Node);
+        let facts = HostFacts::of(Role::Node);
         assert_eq!(findings(&facts)[0].what, "kernel");
         assert!(facts.cgroup2.is_some());
     }

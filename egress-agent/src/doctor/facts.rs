@@ -11,7 +11,7 @@ use rustix::fs::statfs;
 
 use super::dns;
 use crate::{
-    bpf::{DEFAULT_BPFFS, Trial, cgroup2_mount, kernel_release},
+    bpf::{DEFAULT_BPFFS, VerifierReport, cgroup2_mount, kernel_release},
     sys::netlink::{
         filters::{self, Direction},
         links,
@@ -47,7 +47,7 @@ impl Role {
 
 /// What was found.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Facts {
+pub struct HostFacts {
     pub(super) role: Role,
     /// `uname -r`.
     pub(super) release: String,
@@ -71,11 +71,11 @@ pub struct Facts {
     pub(super) servers: Vec<(IpAddr, Option<String>)>,
 }
 
-impl Facts {
+impl HostFacts {
     /// Finds out.
     #[must_use]
     pub fn of(role: Role) -> Self {
-        let programs = Trial::run().map_err(|error| error.to_string());
+        let programs = VerifierReport::run().map_err(|error| error.to_string());
         let resolv_conf = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
         let controllers = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
         Self {

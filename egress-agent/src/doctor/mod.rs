@@ -7,5 +7,5 @@ mod facts;
 
 pub use self::{
     checks::{Finding, Level, findings},
-    facts::{Facts, Role},
+    facts::{HostFacts, Role},
 };

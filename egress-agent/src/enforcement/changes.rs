@@ -1,6 +1,6 @@
 //! What comes, goes and is mended: hearing of it, and telling it in the log.
 
-use super::counters::Tally;
+use super::counters::NodeCounters;
 use crate::{
     bpf::{self, Change, Repair, Target},
     sys::netlink::links::Watch,
@@ -17,7 +17,7 @@ pub(crate) fn listen() -> Option<Watch> {
 }
 
 /// Waits until the kernel tells of interfaces; for ever where it doesn't tell.
-pub(crate) async fn heard(watch: &mut Option<Watch>) {
+pub(crate) async fn changed(watch: &mut Option<Watch>) {
     let Some(listening) = watch else { return std::future::pending().await };
     if let Err(error) = listening.changed().await {
         tracing::warn!(
@@ -41,7 +41,11 @@ impl Reporter {
     }
 
     /// Logs and counts what a look found.
-    pub(crate) fn report(&mut self, changes: Vec<Result<Change, bpf::Error>>, tally: &Tally) {
+    pub(crate) fn report(
+        &mut self,
+        changes: Vec<Result<Change, bpf::Error>>,
+        tally: &NodeCounters,
+    ) {
         let mut failures = Vec::new();
         for change in changes {
             match change {

@@ -8,7 +8,7 @@ use std::{
 
 use super::exposure::{Exposure, Processes, exposures};
 use crate::{
-    bpf::{Error, Gaps, PlanProblem, Target},
+    bpf::{Error, LsmGaps, PlanProblem, Target},
     source::Loaded,
 };
 
@@ -32,7 +32,7 @@ struct Inner {
     unknown: Vec<String>,
     /// What is exempt, a sentence each.
     exemptions: Vec<String>,
-    gaps: Gaps,
+    gaps: LsmGaps,
     processes: Processes,
     /// How often processes were looked at.
     looks: u64,
@@ -71,7 +71,7 @@ impl Condition {
     }
 
     /// What this kernel can't enforce.
-    pub(crate) fn set_gaps(&self, gaps: Gaps) {
+    pub(crate) fn set_gaps(&self, gaps: LsmGaps) {
         self.lock().gaps = gaps;
     }
 
@@ -280,7 +280,7 @@ mod tests {
         assert_eq!(condition.problems().len(), 1);
         // Nor does what the kernel can't do keep the rest from being in force.
         let why = Some("BPF is not active".to_owned());
-        condition.set_gaps(Gaps { sockets: why, ..Gaps::default() });
+        condition.set_gaps(LsmGaps { sockets: why, ..LsmGaps::default() });
         assert!(condition.unready(&loaded).is_empty());
         assert_eq!((condition.problems().len(), condition.exposures().len()), (1, 1));
         condition.set_routes(vec!["no route covers 10.96.0.0/12".to_owned()]);

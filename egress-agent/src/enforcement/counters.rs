@@ -9,7 +9,7 @@ use crate::bpf::Repair;
 
 /// What the node agent counts itself.
 #[derive(Debug, Default)]
-pub(crate) struct Tally {
+pub(crate) struct NodeCounters {
     /// Lines of flow events that nobody read in time.
     pub dropped: Arc<AtomicU64>,
     /// Events of a kind that this agent doesn't know.
@@ -24,7 +24,7 @@ pub(crate) struct Tally {
     pub repairs: [AtomicU64; Repair::ALL.len()],
 }
 
-impl Tally {
+impl NodeCounters {
     /// All repairs.
     pub(crate) fn repairs(&self) -> u64 {
         self.repairs.iter().map(|count| count.load(Ordering::Relaxed)).sum()

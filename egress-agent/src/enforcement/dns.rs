@@ -18,7 +18,7 @@ use tokio::{
 };
 
 use crate::{
-    net::{Question, Resolve, ResolveError},
+    net::{DnsQuestion, Resolve, ResolveError},
     types::{Host, ShareOwner},
 };
 
@@ -124,7 +124,7 @@ impl Names {
 
 /// Names that are being asked for.
 #[derive(Default)]
-struct Asking {
+struct PendingLookups {
     hosts: HashSet<Host>,
     answers: FuturesUnordered<BoxFuture<'static, (Host, Answer)>>,
 }
@@ -132,7 +132,11 @@ struct Asking {
 type Answer = Result<Arc<[IpAddr]>, ResolveError>;
 
 /// Asks for all names that are not asked for yet.
-fn ask(resolver: &Arc<dyn Resolve>, wanted: &watch::Receiver<HashSet<Host>>, asking: &mut Asking) {
+fn ask(
+    resolver: &Arc<dyn Resolve>,
+    wanted: &watch::Receiver<HashSet<Host>>,
+    asking: &mut PendingLookups,
+) {
     for host in wanted.borrow().iter() {
         if host.as_name().is_none() || !asking.hosts.insert(host.clone()) {
             continue;
@@ -142,7 +146,7 @@ fn ask(resolver: &Arc<dyn Resolve>, wanted: &watch::Receiver<HashSet<Host>>, ask
             let answer = match host.as_name() {
                 Some(name) => {
                     let owner = &ShareOwner::Own;
-                    resolver.resolve(Question { owner, name, within: PATIENCE }).await
+                    resolver.resolve(DnsQuestion { owner, name, within: PATIENCE }).await
                 }
                 None => Err(ResolveError::NoAddress),
             };
@@ -157,7 +161,7 @@ async fn keep(
     published: watch::Sender<Resolved>,
 ) {
     let mut memory = Memory::default();
-    let mut asking = Asking::default();
+    let mut asking = PendingLookups::default();
     let mut ticks = interval(EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -208,7 +212,7 @@ mod tests {
     struct PartlyDead;
 
     impl Resolve for PartlyDead {
-        fn resolve<'a>(&'a self, question: Question<'a>) -> crate::net::Answer<'a> {
+        fn resolve<'a>(&'a self, question: DnsQuestion<'a>) -> crate::net::Answer<'a> {
             let dead = question.name.ends_with("dead.example");
             Either::Right(Box::pin(async move {
                 match dead {

@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{behind::Behind, dns::Resolved, pods::Pod, process};
+use super::{dns::Resolved, interfaces_by_cgroup::InterfacesByCgroup, pods::Pod, process};
 use crate::{
     bpf::{Action, Flow, cgroup_path, ifname},
     pods::PodCgroup,
@@ -21,7 +21,7 @@ const REMEMBERED: usize = 4096;
 
 /// Workloads by all that an event may tell of them.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Who {
+pub(crate) struct WorkloadIndex {
     addresses: HashMap<IpAddr, Arc<Workload>>,
     interfaces: HashMap<String, Arc<Workload>>,
     /// Paths below the cgroup2 mount.
@@ -32,7 +32,7 @@ pub(crate) struct Who {
     sets: Vec<String>,
 }
 
-impl Who {
+impl WorkloadIndex {
     /// `pods`: interfaces whose addresses the agent was told, and so their workloads.
     pub(crate) fn new(mesh: &MeshConfig, pods: &[Pod]) -> Self {
         let workloads = &mesh.workloads;
@@ -87,18 +87,18 @@ impl Who {
 
 /// Makes flows of events: adds what people call things.
 #[derive(Debug, Default)]
-pub(crate) struct Namer {
-    who: Who,
+pub(crate) struct FlowEnricher {
+    who: WorkloadIndex,
     hosts: HashMap<IpAddr, String>,
     cgroups: HashMap<u64, Arc<str>>,
     interfaces: HashMap<u32, Arc<str>>,
-    behind: Behind,
+    behind: InterfacesByCgroup,
     programs: process::Programs,
 }
 
-impl Namer {
+impl FlowEnricher {
     /// Workloads changed.
-    pub(crate) fn set_who(&mut self, who: Who) {
+    pub(crate) fn set_who(&mut self, who: WorkloadIndex) {
         self.who = who;
     }
 
@@ -267,14 +267,14 @@ mod tests {
         })
     }
 
-    fn namer() -> Namer {
+    fn namer() -> FlowEnricher {
         let pods = [Pod { name: "veth-web".into(), addresses: vec!["10.0.0.5".parse().unwrap()] }];
         let workloads = vec![workload("web", "10.0.0.5"), workload("batch", "10.0.0.6")];
-        let who = Who::new(&MeshConfig { workloads, ..MeshConfig::default() }, &pods);
-        let mut namer = Namer {
+        let who = WorkloadIndex::new(&MeshConfig { workloads, ..MeshConfig::default() }, &pods);
+        let mut namer = FlowEnricher {
             cgroups: [(42, "/pods/batch/1".into()), (43, "/pods/batches".into())].into(),
             interfaces: [(u32::MAX, "veth-web".into()), (u32::MAX - 1, "eth0".into())].into(),
-            ..Namer::default()
+            ..FlowEnricher::default()
         };
         namer.set_who(who);
         namer
@@ -300,7 +300,7 @@ mod tests {
         }
     }
 
-    fn name(namer: &mut Namer, flow: &Flow) -> Option<String> {
+    fn name(namer: &mut FlowEnricher, flow: &Flow) -> Option<String> {
         namer.record(flow).workload
     }
 

@@ -25,7 +25,7 @@ impl Exemptions {
     }
 
     /// All of them, a sentence each; logs what is new, and what is gone.
-    pub(crate) fn tell(&mut self, snapshot: Option<&Snapshot>) -> Vec<String> {
+    pub(crate) fn changes(&mut self, snapshot: Option<&Snapshot>) -> Vec<String> {
         let now = self.list(snapshot);
         for one in now.iter().filter(|one| !self.told.contains(one)) {
             tracing::info!("exempt from enforcement: {one}");
@@ -51,7 +51,7 @@ mod tests {
     #[test]
     fn all_are_listed_as_long_as_they_hold() {
         let mut exemptions = Exemptions::default();
-        assert_eq!(exemptions.tell(None), Vec::<String>::new());
+        assert_eq!(exemptions.changes(None), Vec::<String>::new());
         let mut snapshot = Snapshot::default();
         snapshot.mesh.exemptions.push(Exemption {
             name: "cni".into(),
@@ -59,10 +59,10 @@ mod tests {
             service_accounts: vec!["cni".into()],
             to: None,
         });
-        let told = exemptions.tell(Some(&snapshot));
+        let told = exemptions.changes(Some(&snapshot));
         assert!(told.len() == 1 && told[0].starts_with("cni ("), "{told:?}");
         assert_eq!(exemptions.told, told);
-        assert_eq!(exemptions.tell(Some(&Snapshot::default())), Vec::<String>::new());
+        assert_eq!(exemptions.changes(Some(&Snapshot::default())), Vec::<String>::new());
         assert_eq!(exemptions.told, Vec::<String>::new());
     }
 }

@@ -7,7 +7,7 @@ use std::{collections::BTreeSet, fmt};
 
 use serde::{Deserialize, Serialize};
 
-use crate::bpf::Gaps;
+use crate::bpf::LsmGaps;
 
 /// Workloads that are named for each exposure; more are counted.
 const MOST: usize = 32;
@@ -57,7 +57,7 @@ pub(crate) struct Processes {
 
 /// The kinds of exposures, by their names in metrics and JSON.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Promise {
+pub(crate) enum ExposureKind {
     /// Sockets that no packet hook sees are refused.
     Sockets,
     /// No workload acts in the node's network namespace.
@@ -72,7 +72,7 @@ pub(crate) enum Promise {
     Unseen,
 }
 
-impl Promise {
+impl ExposureKind {
     /// All of them.
     pub(crate) const ALL: [Self; 6] = [
         Self::Sockets,
@@ -126,11 +126,11 @@ impl fmt::Display for Exposure {
 }
 
 /// The promises that don't hold.
-pub(crate) fn exposures(gaps: &Gaps, processes: &Processes) -> Vec<Exposure> {
-    Promise::ALL.into_iter().filter_map(|promise| exposure(promise, gaps, processes)).collect()
+pub(crate) fn exposures(gaps: &LsmGaps, processes: &Processes) -> Vec<Exposure> {
+    ExposureKind::ALL.into_iter().filter_map(|promise| exposure(promise, gaps, processes)).collect()
 }
 
-fn exposure(promise: Promise, gaps: &Gaps, processes: &Processes) -> Option<Exposure> {
+fn exposure(promise: ExposureKind, gaps: &LsmGaps, processes: &Processes) -> Option<Exposure> {
     let those = |exposed: &dyn Fn(&Process) -> bool| -> BTreeSet<String> {
         let found = processes.seen.iter().filter(|process| exposed(process));
         found.map(|process| process.workload.clone()).collect()
@@ -139,7 +139,7 @@ fn exposure(promise: Promise, gaps: &Gaps, processes: &Processes) -> Option<Expo
         (!workloads.is_empty()).then_some((workloads, text))
     };
     let (workloads, text) = match promise {
-        Promise::Sockets => gaps.sockets.as_ref().map(|why| {
+        ExposureKind::Sockets => gaps.sockets.as_ref().map(|why| {
             let text = format!(
                 "packet sockets of workloads on the host's network, and sockets of families that no \
                  hook judges, are NOT refused: {why}. Boot the kernel with bpf among its security \
@@ -147,7 +147,7 @@ fn exposure(promise: Promise, gaps: &Gaps, processes: &Processes) -> Option<Expo
             );
             (BTreeSet::new(), text)
         }),
-        Promise::OtherNamespace => {
+        ExposureKind::OtherNamespace => {
             let judged = gaps.messages.is_none();
             let found = those(&|process| {
                 process.may(capability::NET_ADMIN)
@@ -167,7 +167,7 @@ fn exposure(promise: Promise, gaps: &Gaps, processes: &Processes) -> Option<Expo
                 ),
             )
         }
-        Promise::RawOnHost => unless_none(
+        ExposureKind::RawOnHost => unless_none(
             those(&|process| {
                 process.may(capability::NET_RAW) && process.host_network && gaps.sockets.is_some()
             }),
@@ -175,20 +175,20 @@ fn exposure(promise: Promise, gaps: &Gaps, processes: &Processes) -> Option<Expo
              CAP_NET_RAW from them"
                 .to_owned(),
         ),
-        Promise::AdminOnHost => unless_none(
+        ExposureKind::AdminOnHost => unless_none(
             those(&|process| process.may(capability::NET_ADMIN) && process.host_network),
             "workloads with CAP_NET_ADMIN on the host's network can change the node's interfaces and \
              remove enforcement. Take CAP_NET_ADMIN from them, or count them as part of the node"
                 .to_owned(),
         ),
-        Promise::Privileged => unless_none(
+        ExposureKind::Privileged => unless_none(
             those(&|process| PRIVILEGES.iter().any(|privilege| process.may(*privilege))),
             "privileged workloads (CAP_SYS_ADMIN, CAP_BPF, CAP_SYS_MODULE or CAP_SYS_RAWIO without a \
              user namespace of their own) can remove enforcement. Take these from them, or count them \
              as part of the node"
                 .to_owned(),
         ),
-        Promise::Unseen => unless_none(
+        ExposureKind::Unseen => unless_none(
             processes.unseen.clone(),
             "the agent can't see what processes of these workloads may do. Run it in the node's \
              process namespace (hostPID: true)"
@@ -221,15 +221,18 @@ mod tests {
         Process { host_network: true, ..process(workload, capabilities) }
     }
 
-    fn found(gaps: &Gaps, seen: impl IntoIterator<Item = Process>) -> Vec<(String, Vec<String>)> {
+    fn found(
+        gaps: &LsmGaps,
+        seen: impl IntoIterator<Item = Process>,
+    ) -> Vec<(String, Vec<String>)> {
         let processes = Processes { seen: seen.into_iter().collect(), unseen: BTreeSet::new() };
         let found = exposures(gaps, &processes).into_iter();
         found.map(|exposure| (exposure.promise, exposure.workloads)).collect()
     }
 
-    fn open() -> Gaps {
+    fn open() -> LsmGaps {
         let why = || Some("BPF is not among the kernel's active security modules".to_owned());
-        Gaps { sockets: why(), messages: why() }
+        LsmGaps { sockets: why(), messages: why() }
     }
 
     fn of(promise: &str, workloads: &[&str]) -> (String, Vec<String>) {
@@ -238,10 +241,10 @@ mod tests {
 
     #[test]
     fn ordinary_workloads_on_a_kernel_that_judges_all_are_not_exposed() {
-        assert_eq!(found(&Gaps::default(), []), []);
+        assert_eq!(found(&LsmGaps::default(), []), []);
         // A pod has NET_RAW by default, behind its own interface.
-        assert_eq!(found(&Gaps::default(), [process("shop/web", RAW | ADMIN)]), []);
-        assert_eq!(found(&Gaps::default(), [on_host("shop/node", RAW)]), []);
+        assert_eq!(found(&LsmGaps::default(), [process("shop/web", RAW | ADMIN)]), []);
+        assert_eq!(found(&LsmGaps::default(), [on_host("shop/node", RAW)]), []);
     }
 
     #[test]
@@ -269,13 +272,13 @@ mod tests {
     fn privileges_on_the_host_are_told_whatever_the_kernel_judges() {
         assert_eq!(
             found(
-                &Gaps::default(),
+                &LsmGaps::default(),
                 [on_host("shop/cni", ADMIN), process("shop/root", SYS_ADMIN | ADMIN)]
             ),
             [of("net_admin_on_host", &["shop/cni"]), of("privileged", &["shop/root"])]
         );
         let shared = Process { host_processes: true, ..process("shop/debug", ADMIN) };
-        assert_eq!(found(&Gaps::default(), [shared]), [of("net_admin", &["shop/debug"])]);
+        assert_eq!(found(&LsmGaps::default(), [shared]), [of("net_admin", &["shop/debug"])]);
     }
 
     #[test]
@@ -284,14 +287,16 @@ mod tests {
             seen: (0..100).map(|number| process(&format!("pods/{number:03}"), SYS_ADMIN)).collect(),
             unseen: BTreeSet::from(["shop/other".to_owned()]),
         };
-        let [privileged, unseen] = &exposures(&Gaps::default(), &processes)[..] else { panic!() };
+        let [privileged, unseen] = &exposures(&LsmGaps::default(), &processes)[..] else {
+            panic!()
+        };
         assert_eq!((privileged.count, privileged.workloads.len()), (100, MOST));
         assert_eq!((unseen.promise.as_str(), unseen.count), ("unseen", 1));
     }
 
     #[test]
     fn every_promise_has_a_name_of_its_own() {
-        let names: BTreeSet<_> = Promise::ALL.map(Promise::name).into_iter().collect();
-        assert_eq!(names.len(), Promise::ALL.len());
+        let names: BTreeSet<_> = ExposureKind::ALL.map(ExposureKind::name).into_iter().collect();
+        assert_eq!(names.len(), ExposureKind::ALL.len());
     }
 }

@@ -15,9 +15,9 @@ use clap::ValueEnum;
 use tokio::sync::watch;
 
 use super::{
-    counters::Tally,
+    counters::NodeCounters,
     dns::Resolved,
-    enrichment::{Namer, Who},
+    enrichment::{FlowEnricher, WorkloadIndex},
     pods::Pod,
 };
 use crate::{
@@ -103,11 +103,11 @@ pub(crate) struct Naming {
 
 impl Naming {
     /// Takes over what changed since the last time.
-    fn refresh(&mut self, namer: &mut Namer) {
+    fn refresh(&mut self, namer: &mut FlowEnricher) {
         if self.loaded.has_changed().unwrap_or(false)
             && let Some(snapshot) = &self.loaded.borrow_and_update().snapshot
         {
-            namer.set_who(Who::new(&snapshot.mesh, &self.pods));
+            namer.set_who(WorkloadIndex::new(&snapshot.mesh, &self.pods));
         }
         if self.resolved.has_changed().unwrap_or(false) {
             namer.set_hosts(&self.resolved.borrow_and_update());
@@ -121,9 +121,9 @@ pub(crate) async fn run(
     printer: Printer,
     mut naming: Naming,
     log: Arc<FlowLog>,
-    tally: Arc<Tally>,
+    tally: Arc<NodeCounters>,
 ) {
-    let mut namer = Namer::default();
+    let mut namer = FlowEnricher::default();
     naming.loaded.mark_changed();
     naming.resolved.mark_changed();
     loop {

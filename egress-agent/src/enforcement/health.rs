@@ -41,12 +41,12 @@ pub(crate) struct Probing {
 
 /// What an agent tells gateways along with its probes.
 #[derive(Clone, Debug)]
-pub(crate) struct Introduction {
+pub(crate) struct ProbeIdentity {
     node: Arc<str>,
     revisions: watch::Receiver<Option<Arc<Revisions>>>,
 }
 
-impl Introduction {
+impl ProbeIdentity {
     /// Of the agent of this node, which has these revisions in force. `None` for a name that no node can have.
     pub(crate) fn new(
         node: &str,
@@ -149,7 +149,7 @@ impl Checker {
     pub(crate) fn spawn(
         probing: Probing,
         healthy: HashSet<IpAddr>,
-        words: Option<Introduction>,
+        words: Option<ProbeIdentity>,
     ) -> Self {
         let (endpoints, wanted) = watch::channel(HashSet::new());
         let (published, receiver) = watch::channel(healthy);
@@ -162,7 +162,7 @@ async fn check(
     probing: Probing,
     mut wanted: watch::Receiver<HashSet<IpAddr>>,
     published: watch::Sender<HashSet<IpAddr>>,
-    words: Option<Introduction>,
+    words: Option<ProbeIdentity>,
 ) {
     let inherited = published.borrow().clone();
     let mut endpoints: HashMap<IpAddr, Endpoint> = HashMap::new();
@@ -224,7 +224,7 @@ async fn probe_for_ever(
     probing: Probing,
     addr: IpAddr,
     outcomes: mpsc::Sender<(IpAddr, Outcome)>,
-    words: Option<Introduction>,
+    words: Option<ProbeIdentity>,
 ) {
     let mut ticks = interval(probing.interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -242,7 +242,7 @@ async fn probe_for_ever(
 }
 
 /// One `GET`, as small as it gets.
-async fn probe(target: SocketAddr, words: Option<&Introduction>) -> Outcome {
+async fn probe(target: SocketAddr, words: Option<&ProbeIdentity>) -> Outcome {
     let mut stream = match TcpStream::connect(target).await {
         Ok(stream) => stream,
         // A way that is gone may be back with the next routing update; a reset is an answer.
@@ -276,8 +276,8 @@ async fn probe(target: SocketAddr, words: Option<&Introduction>) -> Outcome {
 }
 
 /// A `GET`, with what the agent says of itself.
-fn request(target: SocketAddr, words: Option<&Introduction>) -> String {
-    let words = words.map(Introduction::headers).unwrap_or_default();
+fn request(target: SocketAddr, words: Option<&ProbeIdentity>) -> String {
+    let words = words.map(ProbeIdentity::headers).unwrap_or_default();
     format!("GET {PATH} HTTP/1.1\r\nHost: {target}\r\n{words}Connection: close\r\n\r\n")
 }
 

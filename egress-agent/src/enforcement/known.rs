@@ -8,9 +8,9 @@ use std::{
 use egress_ebpf::abi::{PolicyId, UNKNOWN_POLICY};
 use tokio::sync::watch;
 
-use super::observe::{self, Wanted};
+use super::observe::{self, ObservedTargets};
 use crate::{
-    pods::{Announced, Sightings, Table, UnknownInterface},
+    pods::{Announced, ObservedInterfaces, Table, UnknownInterface},
     source::{Loaded, Merged, Reported},
     types::printable,
 };
@@ -20,13 +20,13 @@ pub(crate) type Interfaces = BTreeMap<u32, (String, Vec<IpAddr>)>;
 
 /// What the reconciler sees of the pods.
 pub(crate) struct KnownPods {
-    wanted: watch::Sender<Wanted>,
+    wanted: watch::Sender<ObservedTargets>,
     /// Interfaces whose pods are not known.
     pub(crate) unknown: watch::Receiver<Vec<UnknownInterface>>,
     /// The addresses that interfaces were first seen with, by index.
-    pub(super) seen: watch::Receiver<Seen>,
+    pub(super) seen: watch::Receiver<PodAddressesByInterface>,
     /// What was seen of the pods last.
-    pub(crate) sightings: watch::Receiver<Option<Sightings>>,
+    pub(crate) sightings: watch::Receiver<Option<ObservedInterfaces>>,
     /// Whether there is an API server, which knows every pod.
     has_api_server: bool,
 }
@@ -41,7 +41,7 @@ pub(crate) const fn unnamed_policy(has_api_server: bool) -> PolicyId {
 }
 
 /// Addresses of pods by the indices of their interfaces.
-pub(super) type Seen = BTreeMap<u32, Vec<IpAddr>>;
+pub(super) type PodAddressesByInterface = BTreeMap<u32, Vec<IpAddr>>;
 
 impl KnownPods {
     /// Starts looking. `configured` is the configuration; the receiver that is returned has the pods
@@ -55,11 +55,13 @@ impl KnownPods {
         interfaces: &Interfaces,
         announced: Announced,
     ) -> (Self, watch::Receiver<Loaded>) {
-        let (wanted, sightings) =
-            observe::spawn(Wanted { interfaces: without_addresses(interfaces), roots }, announced);
+        let (wanted, sightings) = observe::spawn(
+            ObservedTargets { interfaces: without_addresses(interfaces), roots },
+            announced,
+        );
         let (loaded, receiver) = watch::channel(Loaded::default());
         let (unknown_sender, unknown) = watch::channel(Vec::new());
-        let (seen_sender, seen) = watch::channel(Seen::new());
+        let (seen_sender, seen) = watch::channel(PodAddressesByInterface::new());
         let has_api_server = reported.is_some();
         let last = sightings.clone();
         let merger = Merger {
@@ -124,10 +126,10 @@ fn warning(interface: &UnknownInterface, has_api_server: bool, audited: bool) ->
 struct Merger {
     configured: watch::Receiver<Loaded>,
     reported: Option<watch::Receiver<Reported>>,
-    sightings: watch::Receiver<Option<Sightings>>,
+    sightings: watch::Receiver<Option<ObservedInterfaces>>,
     loaded: watch::Sender<Loaded>,
     unknown: watch::Sender<Vec<UnknownInterface>>,
-    seen: watch::Sender<Seen>,
+    seen: watch::Sender<PodAddressesByInterface>,
 }
 
 impl Merger {
@@ -173,7 +175,7 @@ impl Merger {
     }
 
     fn publish_seen(&self, table: &Table) {
-        let now: Seen = table.addresses_seen().collect();
+        let now: PodAddressesByInterface = table.addresses_seen().collect();
         self.seen.send_if_modified(|old| {
             let changed = *old != now;
             *old = now;
@@ -213,7 +215,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        pods::{Pod, PodUid, Sighting},
+        pods::{ObservedInterface, Pod, PodUid},
         policy::Snapshot,
         types::Namespace,
     };
@@ -234,11 +236,11 @@ mod tests {
         }
     }
 
-    fn sightings() -> Sightings {
+    fn sightings() -> ObservedInterfaces {
         let uid = PodUid::parse(UID).unwrap();
-        Sightings {
+        ObservedInterfaces {
             cgroups: [(uid.clone(), format!("/kubepods/pod{UID}").into())].into(),
-            interfaces: vec![Sighting {
+            interfaces: vec![ObservedInterface {
                 ifindex: 7,
                 name: "veth7".into(),
                 namespace: Some(1),
@@ -269,7 +271,7 @@ mod tests {
                 sightings: sightings_receiver,
                 loaded,
                 unknown,
-                seen: watch::channel(Seen::new()).0,
+                seen: watch::channel(PodAddressesByInterface::new()).0,
             };
             tokio::spawn(merger.run());
             if listed {
@@ -312,7 +314,7 @@ mod tests {
         let (see, sightings_receiver) = watch::channel(None);
         let (loaded, mut receiver) = watch::channel(Loaded::default());
         let (unknown, unknown_receiver) = watch::channel(Vec::new());
-        let (seen, seen_receiver) = watch::channel(Seen::new());
+        let (seen, seen_receiver) = watch::channel(PodAddressesByInterface::new());
         let merger = Merger {
             configured,
             reported: None,
@@ -329,7 +331,7 @@ mod tests {
         drop(timeout(Duration::from_secs(20), looked).await.unwrap().unwrap());
         assert_eq!(unknown_receiver.borrow().len(), 1);
         let addresses = vec!["10.0.0.1".parse().unwrap()];
-        assert_eq!(*seen_receiver.borrow(), Seen::from([(7, addresses)]));
+        assert_eq!(*seen_receiver.borrow(), PodAddressesByInterface::from([(7, addresses)]));
     }
 
     #[test]

@@ -41,12 +41,12 @@ pub(crate) const fn name(mode: Mode) -> &'static str {
 }
 
 /// Publishes the modes, and says which of them let pass what should not.
-pub(crate) struct Shout {
+pub(crate) struct AuditReminder {
     modes: watch::Sender<Modes>,
     reminded: Option<Instant>,
 }
 
-impl Shout {
+impl AuditReminder {
     pub(crate) fn new() -> (Self, watch::Receiver<Modes>) {
         let (modes, receiver) = watch::channel(Modes::new());
         (Self { modes, reminded: None }, receiver)
@@ -189,7 +189,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_reminder_is_due_every_ten_minutes_and_no_sooner() {
-        let (mut shout, receiver) = Shout::new();
+        let (mut shout, receiver) = AuditReminder::new();
         let (snapshot, start) = (snapshot(), Instant::now());
         let mut at = |seconds, modes: &[u32]| {
             let now = start + Duration::from_secs(seconds);

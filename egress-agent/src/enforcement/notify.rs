@@ -30,7 +30,7 @@ impl Manager {
 
     /// Says what is new: `READY=1` once the first configuration is settled or waited for long
     /// enough, and the state in a sentence.
-    pub(crate) fn tell(&mut self, settled: bool, status: String) {
+    pub(crate) fn send(&mut self, settled: bool, status: String) {
         let message = self.message(settled, status, Instant::now());
         if !message.is_empty() {
             notify(&message);

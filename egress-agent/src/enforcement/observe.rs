@@ -18,7 +18,7 @@ use tokio::{
 
 use crate::{
     bpf::cgroup2_mount,
-    pods::{Announced, PodCgroup, PodUid, Sighting, Sightings},
+    pods::{Announced, ObservedInterface, ObservedInterfaces, PodCgroup, PodUid},
     sys::{
         netlink::{addresses, links, namespaces},
         netns,
@@ -38,7 +38,7 @@ const NAMED: &str = "/run/netns";
 
 /// What is looked for.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub(super) struct Wanted {
+pub(super) struct ObservedTargets {
     /// Pods' interfaces by their indices, with their names.
     pub interfaces: BTreeMap<u32, Arc<str>>,
     /// Cgroups below which pods are looked for, below the cgroup2 mount.
@@ -48,13 +48,13 @@ pub(super) struct Wanted {
 /// Looks once a second, and at once where something else is wanted. Ends with its receivers. `None`
 /// before the first look.
 pub(super) fn spawn(
-    first: Wanted,
+    first: ObservedTargets,
     announced: Announced,
-) -> (watch::Sender<Wanted>, watch::Receiver<Option<Sightings>>) {
+) -> (watch::Sender<ObservedTargets>, watch::Receiver<Option<ObservedInterfaces>>) {
     let (wanted, mut receiver) = watch::channel(first);
     let (sender, sightings) = watch::channel(None);
     tokio::spawn(async move {
-        let mut looker = Looker { announced, ..Looker::default() };
+        let mut looker = Observer { announced, ..Observer::default() };
         let mut born: HashMap<u32, Instant> = HashMap::new();
         loop {
             let wanted = receiver.borrow_and_update().clone();
@@ -70,7 +70,7 @@ pub(super) fn spawn(
             });
             let Ok((back, seen)) = look.await else { return };
             looker = back;
-            let open = |sighting: &Sighting| {
+            let open = |sighting: &ObservedInterface| {
                 sighting.addresses.is_empty() || (by_cgroup && sighting.pods.is_empty())
             };
             let new = |index: u32| born.get(&index).is_some_and(|born| born.elapsed() < NEW);
@@ -93,7 +93,7 @@ pub(super) fn spawn(
 
 /// What was found earlier and needn't be asked for again.
 #[derive(Debug, Default)]
-struct Looker {
+struct Observer {
     /// Namespaces by their inodes.
     namespaces: HashMap<u64, Namespace>,
     /// What a container runtime has said of namespaces without a process.
@@ -110,12 +110,12 @@ struct Namespace {
     addresses: HashMap<u32, Vec<IpAddr>>,
 }
 
-impl Looker {
-    fn look(&mut self, wanted: &Wanted) -> Sightings {
+impl Observer {
+    fn look(&mut self, wanted: &ObservedTargets) -> ObservedInterfaces {
         let (cgroups, mut processes) = pods(&wanted.roots);
         let mut behind: BTreeMap<u32, u64> = BTreeMap::new();
         let mut alive = BTreeSet::new();
-        let Some(own) = inode("/proc/self/ns/net") else { return Sightings::default() };
+        let Some(own) = inode("/proc/self/ns/net") else { return ObservedInterfaces::default() };
         let links = links::list()
             .inspect_err(|error| tracing::debug!("can't list the interfaces: {error}"))
             .unwrap_or_default();
@@ -141,7 +141,7 @@ impl Looker {
                 Some(BTreeSet::from([pod]))
             };
             let pods = pods.or_else(announced);
-            interfaces.push(Sighting {
+            interfaces.push(ObservedInterface {
                 ifindex: *index,
                 name: Arc::clone(name),
                 namespace,
@@ -149,7 +149,7 @@ impl Looker {
                 addresses: addresses.unwrap_or_default(),
             });
         }
-        Sightings { cgroups, interfaces }
+        ObservedInterfaces { cgroups, interfaces }
     }
 
     /// Notes which of this namespace's interfaces lead into another one, once for each.
@@ -292,7 +292,8 @@ mod tests {
         let own = inode("/proc/self/ns/net").unwrap();
         assert!(all_namespaces().contains_key(&own));
         let interfaces: BTreeMap<u32, Arc<str>> = [(1, "lo".into())].into();
-        let seen = Looker::default().look(&Wanted { interfaces, roots: vec!["/no/such".into()] });
+        let seen = Observer::default()
+            .look(&ObservedTargets { interfaces, roots: vec!["/no/such".into()] });
         assert_eq!(seen.interfaces.len(), 1);
         let lo = &seen.interfaces[0];
         assert!(lo.namespace.is_none() && lo.pods.is_empty() && lo.addresses.is_empty(), "{lo:?}");

@@ -12,8 +12,8 @@ use egress_ebpf::abi::PolicyId;
 use super::pods::Pod;
 use crate::{
     bpf::{
-        self, Attachments, Contents, Facts, Interface, NO_INTERFACE, PodHardware, PodInterface,
-        cgroup2_mount,
+        self, Attachments, Contents, Interface, NO_INTERFACE, PlanInputs, PodHardware,
+        PodInterface, cgroup2_mount,
     },
     policy::Snapshot,
     sys::netlink::addresses,
@@ -22,17 +22,18 @@ use crate::{
 /// What the maps hold was made of this. With a hundred thousand routes it is worth asking before
 /// they are all laid out again.
 #[derive(Debug, Default)]
-pub(crate) struct Planned(Option<(Arc<Snapshot>, Facts)>);
+pub(crate) struct Planned(Option<(Arc<Snapshot>, PlanInputs)>);
 
 impl Planned {
     /// Whether a plan of these would be the same.
-    pub(crate) fn is(&self, snapshot: &Arc<Snapshot>, facts: &Facts) -> bool {
-        let same = |(of, with): &(Arc<Snapshot>, Facts)| Arc::ptr_eq(of, snapshot) && with == facts;
+    pub(crate) fn is(&self, snapshot: &Arc<Snapshot>, facts: &PlanInputs) -> bool {
+        let same =
+            |(of, with): &(Arc<Snapshot>, PlanInputs)| Arc::ptr_eq(of, snapshot) && with == facts;
         self.0.as_ref().is_some_and(same)
     }
 
     /// The maps hold a plan of these now.
-    pub(crate) fn set(&mut self, snapshot: Arc<Snapshot>, facts: Facts) {
+    pub(crate) fn set(&mut self, snapshot: Arc<Snapshot>, facts: PlanInputs) {
         self.0 = Some((snapshot, facts));
     }
 
@@ -154,7 +155,7 @@ mod tests {
     #[test]
     fn a_plan_is_made_again_when_anything_is_new() {
         let (first, second) = (Arc::new(Snapshot::default()), Arc::new(Snapshot::default()));
-        let facts = |generation| Facts { generation, ..Facts::default() };
+        let facts = |generation| PlanInputs { generation, ..PlanInputs::default() };
         let mut planned = Planned::default();
         assert!(!planned.is(&first, &facts(1)) && planned.snapshot().is_none());
         planned.set(Arc::clone(&first), facts(1));

@@ -14,36 +14,36 @@ use tokio::{
 };
 
 use super::{
-    changes::{Reporter, heard, listen},
+    changes::{Reporter, changed, listen},
     cluster_routes,
     condition::{Condition, summary},
-    counters::Tally,
+    counters::NodeCounters,
     dns::Names,
     exemptions::Exemptions,
-    exposure::scan::Looks,
+    exposure::scan::ExposureScanner,
     health::Checker,
     inputs,
     known::KnownPods,
-    modes::Shout,
+    modes::AuditReminder,
     notify::{self, Manager},
     plan::{self, Planned},
     pods::Pod,
     sockets::Closer,
-    takeover::{self, Progress, TakeOver},
+    takeover::{self, Progress, Takeover},
     tunnel::NodeTunnel,
 };
 use crate::{
-    bpf::{self, Contents, Facts, PlanProblem, Waiting},
+    bpf::{self, Contents, PendingReason, PlanInputs, PlanProblem},
     source::Loaded,
     sys::netlink::links::Watch,
-    types::{Held, Revisions},
+    types::{ConfigurationStamp, Revisions},
 };
 
 /// Between two looks at the interfaces, and two attempts to bring the maps up to date.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// What a reconciler is made of.
-pub(crate) struct Parts {
+pub(crate) struct ReconcilerInputs {
     pub(crate) attachments: bpf::Attachments,
     pub(crate) families: bpf::Families,
     pub(crate) maps: bpf::Maps,
@@ -51,7 +51,7 @@ pub(crate) struct Parts {
     pub(crate) records: bpf::Records,
     /// The cgroups that an earlier agent attached to, and that this one's options don't name.
     pub(crate) strangers: BTreeMap<u64, PathBuf>,
-    pub(crate) shout: Shout,
+    pub(crate) shout: AuditReminder,
     pub(crate) pods: Vec<Pod>,
     pub(crate) known: KnownPods,
     pub(crate) tunnel: NodeTunnel,
@@ -59,7 +59,7 @@ pub(crate) struct Parts {
     pub(crate) loaded: watch::Receiver<Loaded>,
     pub(crate) checker: Checker,
     pub(crate) names: Names,
-    pub(crate) tally: Arc<Tally>,
+    pub(crate) tally: Arc<NodeCounters>,
     pub(crate) condition: Arc<Condition>,
     /// Told once enforcement stands.
     pub(crate) ready: watch::Sender<bool>,
@@ -82,7 +82,7 @@ pub(crate) struct Reconciler {
     strangers: BTreeMap<u64, PathBuf>,
     exemptions: Exemptions,
     planned: Planned,
-    shout: Shout,
+    shout: AuditReminder,
     pods: Vec<Pod>,
     known: KnownPods,
     tunnel: NodeTunnel,
@@ -90,14 +90,14 @@ pub(crate) struct Reconciler {
     loaded: watch::Receiver<Loaded>,
     checker: Checker,
     names: Names,
-    tally: Arc<Tally>,
+    tally: Arc<NodeCounters>,
     condition: Arc<Condition>,
     /// Those that were logged already.
     problems: Vec<PlanProblem>,
     reporter: Reporter,
-    take_over: TakeOver,
+    take_over: Takeover,
     closer: Closer,
-    looks: Looks,
+    looks: ExposureScanner,
     ready: bool,
     stands: watch::Sender<bool>,
     in_force: watch::Sender<Option<Arc<Revisions>>>,
@@ -107,8 +107,8 @@ pub(crate) struct Reconciler {
 
 impl Reconciler {
     /// The programs are attached.
-    pub(crate) fn new(parts: Parts) -> Self {
-        let Parts {
+    pub(crate) fn new(parts: ReconcilerInputs) -> Self {
+        let ReconcilerInputs {
             attachments,
             families,
             maps,
@@ -152,9 +152,9 @@ impl Reconciler {
             condition,
             problems: Vec::new(),
             reporter: Reporter::default(),
-            take_over: TakeOver::default(),
+            take_over: Takeover::default(),
             closer: Closer::default(),
-            looks: Looks::default(),
+            looks: ExposureScanner::default(),
             ready: false,
             stands,
             in_force,
@@ -175,7 +175,7 @@ impl Reconciler {
                 changed = self.checker.healthy.changed() => if changed.is_err() { return },
                 changed = self.names.resolved.changed() => if changed.is_err() { return },
                 changed = self.known.seen.changed() => if changed.is_err() { return },
-                () = heard(&mut self.watch) => self.follow(),
+                () = changed(&mut self.watch) => self.follow(),
                 _ = looks.tick() => self.look().await,
             }
         }
@@ -186,19 +186,19 @@ impl Reconciler {
         let loaded = self.loaded.borrow().clone();
         let behind = self.tally.behind.load(Ordering::Relaxed) != 0;
         let refused = loaded.last.as_ref().is_some_and(|last| !last.accepted);
-        let held = self.maps.current().globals.as_ref().and_then(Held::of);
+        let held = self.maps.current().globals.as_ref().and_then(ConfigurationStamp::of);
         let waiting = self.attachments.waiting();
         let status = match waiting {
-            Some(Waiting::FirstStart) => {
+            Some(PendingReason::FirstStart) => {
                 let accepted = loaded.last.as_ref().map(|last| last.accepted);
                 notify::first_start(accepted).to_owned()
             }
-            Some(Waiting::OtherVersion) | None => {
+            Some(PendingReason::OtherVersion) | None => {
                 let held = takeover::inherited(waiting, held);
                 notify::sentence(&loaded, held.as_deref(), &self.condition.unready(&loaded))
             }
         };
-        self.manager.tell(self.ready || behind || refused, status);
+        self.manager.send(self.ready || behind || refused, status);
     }
 
     /// Looks at what came and went.
@@ -248,7 +248,7 @@ impl Reconciler {
                 let (mesh, own) = (&snapshot.mesh, plan::own());
                 let mut interfaces = bpf::pod_interfaces(mesh, found);
                 bpf::learn_hardware(&mut interfaces, self.maps.current());
-                let facts = Facts {
+                let facts = PlanInputs {
                     resolved,
                     healthy,
                     tunnel: plan::listeners(&self.tunnel.addresses, own.as_ref()),
@@ -265,7 +265,7 @@ impl Reconciler {
                     events_per_second: self.events_per_second,
                     max_groups: self.maps.max_groups(),
                 };
-                self.records.set_ends(bpf::Ends::new(&facts.pods));
+                self.records.set_ends(bpf::KnownAddresses::new(&facts.pods));
                 let behind = self.tally.behind.load(Ordering::Relaxed) != 0;
                 if self.ready && !behind && self.planned.is(snapshot, &facts) {
                     return self.hear();
@@ -288,7 +288,7 @@ impl Reconciler {
             }
         };
         self.exemptions.exempt(&mut desired);
-        self.condition.set_exemptions(self.exemptions.tell(loaded.snapshot.as_deref()));
+        self.condition.set_exemptions(self.exemptions.changes(loaded.snapshot.as_deref()));
         let configured = loaded.snapshot.is_some();
         let behind = match self.maps.reconcile(&desired) {
             Ok(changes) => {
@@ -328,7 +328,7 @@ impl Reconciler {
             self.pins.remove_other_versions();
             tracing::info!("ready");
         }
-        let waiting = self.attachments.waiting() == Some(Waiting::FirstStart);
+        let waiting = self.attachments.waiting() == Some(PendingReason::FirstStart);
         self.condition.set_waiting(waiting);
         self.tell_revisions(behind);
     }

@@ -20,7 +20,7 @@ use egress_ebpf::{abi::PolicyId, decide::PolicyView, reason::Reason};
 use tokio::task::JoinHandle;
 
 use crate::{
-    bpf::{Contents, Judge},
+    bpf::{Contents, PolicyEvaluator},
     sys::{
         netlink::sockets::{self, Protocol, Socket},
         netns,
@@ -34,17 +34,17 @@ const LOGGED: usize = 20;
 #[derive(Debug, Default)]
 pub(crate) struct Closer {
     due: bool,
-    running: Option<JoinHandle<Found>>,
-    told: Complaints,
+    running: Option<JoinHandle<SocketScan>>,
+    told: LogOnce,
 }
 
 /// What was said once and isn't said again.
 #[derive(Debug, Default)]
-struct Complaints(HashSet<String>);
+struct LogOnce(HashSet<String>);
 
 /// What a look brought.
 #[derive(Debug, Default)]
-struct Found {
+struct SocketScan {
     closed: Vec<Closed>,
     complaints: Vec<String>,
 }
@@ -76,7 +76,7 @@ impl Closer {
         }
         if let Some(finished) = self.running.take() {
             match finished.await {
-                Ok(found) => self.tell(found, count),
+                Ok(found) => self.report(found, count),
                 Err(error) => tracing::error!("looking for sockets to close: {error}"),
             }
         }
@@ -86,7 +86,7 @@ impl Closer {
         }
     }
 
-    fn tell(&mut self, found: Found, count: &AtomicU64) {
+    fn report(&mut self, found: SocketScan, count: &AtomicU64) {
         let closed = u64::try_from(found.closed.len()).unwrap_or(u64::MAX);
         count.fetch_add(closed, Ordering::Relaxed);
         for Closed { protocol, local, remote, reason } in found.closed.iter().take(LOGGED) {
@@ -122,7 +122,12 @@ impl Members {
         let mut members = Self::default();
         let mut seen = HashSet::new();
         for path in cgroups.values() {
-            members.add(path, contents, Judge::from(contents).globals().default_policy, &mut seen);
+            members.add(
+                path,
+                contents,
+                PolicyEvaluator::from(contents).globals().default_policy,
+                &mut seen,
+            );
         }
         members
     }
@@ -160,10 +165,10 @@ impl Members {
     }
 }
 
-fn close(contents: &Contents, cgroups: &BTreeMap<u64, PathBuf>) -> Found {
+fn close(contents: &Contents, cgroups: &BTreeMap<u64, PathBuf>) -> SocketScan {
     let members = Members::of(contents, cgroups);
-    let judge = Judge::from(contents);
-    let mut found = Found::default();
+    let judge = PolicyEvaluator::from(contents);
+    let mut found = SocketScan::default();
     if members.hidden {
         found.complaints.push(not_entered("CAP_SYS_PTRACE"));
     }
@@ -192,8 +197,8 @@ fn not_entered(privilege: &str) -> String {
 }
 
 /// Closes what isn't allowed in the network namespace of the calling thread.
-fn visit(members: &Members, judge: &Judge<'_>) -> Found {
-    let mut found = Found::default();
+fn visit(members: &Members, judge: &PolicyEvaluator<'_>) -> SocketScan {
+    let mut found = SocketScan::default();
     for protocol in [Protocol::Tcp, Protocol::Udp] {
         let sockets = match sockets::list(protocol) {
             Ok(sockets) => sockets,
@@ -232,7 +237,7 @@ fn complaint(error: &io::Error) -> Option<String> {
 /// it may answer, the table of inbound flows knows. It is left to the wall.
 fn denied<'a>(
     members: &Members,
-    judge: &Judge<'_>,
+    judge: &PolicyEvaluator<'_>,
     sockets: &'a [Socket],
 ) -> Vec<(&'a Socket, SocketAddr, Reason)> {
     let listening: HashSet<u16> = sockets
@@ -287,7 +292,7 @@ mod tests {
             .collect();
         assert_eq!(sockets.len(), 3, "a listener and two ends");
         let contents = Contents::default();
-        let judge = Judge::from(&contents);
+        let judge = PolicyEvaluator::from(&contents);
         let of = |id| Members { cgroups: [(id, 0)].into(), ..Members::default() };
         let strangers = of(u64::MAX);
         assert!(denied(&strangers, &judge, &sockets).is_empty());

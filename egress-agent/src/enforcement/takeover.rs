@@ -5,8 +5,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::{
-    bpf::{Attachments, Error, Pins, Waiting},
-    types::Held,
+    bpf::{Attachments, Error, PendingReason, Pins},
+    types::ConfigurationStamp,
 };
 
 /// How long a take-over waits for gateways' health and for addresses of names: whatever is unknown
@@ -17,7 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// nothing is enforced on yet. Too early would refuse what both allow, or in-cluster traffic of pods that
 /// run, because our maps don't know yet which gateways answer, or who is who.
 #[derive(Debug, Default)]
-pub(crate) struct TakeOver {
+pub(crate) struct Takeover {
     since: Option<Instant>,
     told: bool,
 }
@@ -35,20 +35,20 @@ pub(crate) struct Progress {
     pub(crate) is_informed: bool,
 }
 
-impl TakeOver {
+impl Takeover {
     /// Whether it is time.
-    fn is_due(&mut self, waiting: Waiting, now: Instant, progress: Progress) -> bool {
+    fn is_due(&mut self, waiting: PendingReason, now: Instant, progress: Progress) -> bool {
         let Progress { is_filled, is_refused, is_behind, is_informed } = progress;
-        if waiting == Waiting::OtherVersion && !is_filled {
+        if waiting == PendingReason::OtherVersion && !is_filled {
             // What the other version holds is in force, however long.
             return false;
         }
         let since = *self.since.get_or_insert(now);
         let known = match waiting {
-            Waiting::OtherVersion => is_informed,
+            PendingReason::OtherVersion => is_informed,
             // Nothing is enforced meanwhile: no longer than it takes to know who is who, and not at all
             // where that is in doubt.
-            Waiting::FirstStart => is_filled || is_refused || is_behind,
+            PendingReason::FirstStart => is_filled || is_refused || is_behind,
         };
         known || now.duration_since(since) >= PATIENCE
     }
@@ -67,11 +67,11 @@ impl TakeOver {
         match attachments.take_over(pins) {
             Ok(()) => {
                 match waiting {
-                    Waiting::OtherVersion => {
+                    PendingReason::OtherVersion => {
                         tracing::info!("took over enforcement from another version, without a gap");
                     }
-                    Waiting::FirstStart if progress.is_filled => tracing::info!("enforcing"),
-                    Waiting::FirstStart => tracing::warn!(
+                    PendingReason::FirstStart if progress.is_filled => tracing::info!("enforcing"),
+                    PendingReason::FirstStart => tracing::warn!(
                         "enforcing without a configuration: everything is denied until one is accepted"
                     ),
                 }
@@ -88,30 +88,37 @@ impl TakeOver {
     }
 }
 
-fn failed(waiting: Waiting, error: &Error) -> String {
+fn failed(waiting: PendingReason, error: &Error) -> String {
     let (what, meanwhile) = match waiting {
-        Waiting::OtherVersion => ("take over from the other version", "it stays in force"),
-        Waiting::FirstStart => ("begin to enforce", "nothing is enforced"),
+        PendingReason::OtherVersion => ("take over from the other version", "it stays in force"),
+        PendingReason::FirstStart => ("begin to enforce", "nothing is enforced"),
     };
     format!("can't {what} ({error}); {meanwhile}, and it is tried again")
 }
 
 /// What is in force until a configuration is accepted; `None` where everything external is denied.
-pub(crate) fn inherited(waiting: Option<Waiting>, held: Option<Held>) -> Option<String> {
-    if waiting == Some(Waiting::OtherVersion) {
+pub(crate) fn inherited(
+    waiting: Option<PendingReason>,
+    held: Option<ConfigurationStamp>,
+) -> Option<String> {
+    if waiting == Some(PendingReason::OtherVersion) {
         return Some("what another version's programs hold".into());
     }
     held.map(|held| held.to_string())
 }
 
 /// Says how enforcement begins.
-pub(crate) fn announce(adopted: bool, waiting: Option<Waiting>, held: Option<Held>) {
+pub(crate) fn announce(
+    adopted: bool,
+    waiting: Option<PendingReason>,
+    held: Option<ConfigurationStamp>,
+) {
     match (waiting, adopted, held) {
-        (Some(Waiting::OtherVersion), ..) => tracing::warn!(
+        (Some(PendingReason::OtherVersion), ..) => tracing::warn!(
             "programs of another version enforce here; they stay in force as they are until this \
              agent has accepted a configuration"
         ),
-        (Some(Waiting::FirstStart), ..) => tracing::info!(
+        (Some(PendingReason::FirstStart), ..) => tracing::info!(
             "nothing is enforced here yet; what runs here is enforced when the maps hold a \
              configuration, in {} s at the latest, and what appears is at once",
             PATIENCE.as_secs()
@@ -145,10 +152,10 @@ mod tests {
     #[test]
     fn another_versions_programs_stay_until_ours_know_as_much() {
         let start = Instant::now();
-        let mut waiting = TakeOver::default();
+        let mut waiting = Takeover::default();
         let mut is_due = |seconds: u64, progress| {
             let now = start + Duration::from_secs(seconds);
-            waiting.is_due(Waiting::OtherVersion, now, progress)
+            waiting.is_due(PendingReason::OtherVersion, now, progress)
         };
         // Without a configuration however long it takes.
         assert!(!is_due(0, NOTHING) && !is_due(3600, REFUSED) && !is_due(3600, BEHIND));
@@ -162,9 +169,13 @@ mod tests {
     fn a_first_start_waits_for_a_configuration_and_not_for_long() {
         let start = Instant::now();
         let is_due = |seconds: u64, progress| {
-            let mut waiting = TakeOver::default();
-            assert!(!waiting.is_due(Waiting::FirstStart, start, NOTHING));
-            waiting.is_due(Waiting::FirstStart, start + Duration::from_secs(seconds), progress)
+            let mut waiting = Takeover::default();
+            assert!(!waiting.is_due(PendingReason::FirstStart, start, NOTHING));
+            waiting.is_due(
+                PendingReason::FirstStart,
+                start + Duration::from_secs(seconds),
+                progress,
+            )
         };
         assert!(!is_due(4, NOTHING));
         for progress in [FILLED, INFORMED, REFUSED, BEHIND] {

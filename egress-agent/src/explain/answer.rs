@@ -5,21 +5,21 @@ use std::sync::Arc;
 use egress_ebpf::verdict::Mode;
 
 use super::{
-    gateway::{Asked, at_gateway},
-    node::{AtNode, Connected},
+    gateway::{GatewayQuery, at_gateway},
+    node::{Connected, NodeDecision},
     outcome::{Explanation, Outcome, Verdict},
-    question::Question,
+    question::ExplainRequest,
     steps::Steps,
 };
 use crate::policy::Snapshot;
 
 /// Explains a request.
 #[must_use]
-pub fn explain(snapshot: &Arc<Snapshot>, question: &Question) -> Explanation {
+pub fn explain(snapshot: &Arc<Snapshot>, question: &ExplainRequest) -> Explanation {
     let mut steps = Steps::new(snapshot);
-    let at_node = AtNode::of(snapshot, question);
+    let at_node = NodeDecision::of(snapshot, question);
     steps.node(&at_node, question);
-    let AtNode { mode, reason, connected, address, .. } = at_node;
+    let NodeDecision { mode, reason, connected, address, .. } = at_node;
     let enforced = match connected {
         Connected::Passes => {
             Outcome::new(Verdict::Allowed, reason, "the node lets it pass, without a gateway")
@@ -27,7 +27,7 @@ pub fn explain(snapshot: &Arc<Snapshot>, question: &Question) -> Explanation {
         Connected::Refused => Outcome::new(Verdict::Refused, reason, "the node refuses it"),
         Connected::Redirected { group, port, hop } => {
             steps.hop(hop, group);
-            let asked = Asked { question, group, port, hop, address };
+            let asked = GatewayQuery { question, group, port, hop, address };
             at_gateway(snapshot, &asked, &mut steps)
         }
     };

@@ -7,13 +7,13 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use super::{
     answer::explain,
     outcome::Explanation,
-    question::{Question, Url, with_pod, workload},
+    question::{ExplainRequest, Url, with_pod, workload},
 };
 use crate::{policy::Snapshot, types::Labels};
 
 /// A question about a configuration.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Ask {
+pub struct Query {
     /// `NAMESPACE/WORKLOAD`.
     pub from: String,
     /// `https://host:port/path`.
@@ -28,7 +28,7 @@ pub struct Ask {
     pub address: Option<String>,
 }
 
-impl Ask {
+impl Query {
     /// Answers it.
     ///
     /// # Errors
@@ -47,7 +47,8 @@ impl Ask {
         let method = Method::from_bytes(method.as_bytes())
             .map_err(|_| format!("found `{method}`, expected an HTTP method"))?;
         let headers = headers(&self.headers)?;
-        let question = Question { workload, url, method, headers, address: address.transpose()? };
+        let question =
+            ExplainRequest { workload, url, method, headers, address: address.transpose()? };
         Ok(explain(&snapshot, &question))
     }
 
@@ -159,31 +160,31 @@ mod tests {
             labels in vec(".*", 0..3),
             address in option::of(".*"),
         ) {
-            let ask = Ask { from, url, method, headers, labels, address };
-            prop_assert_eq!(Ask::from_query(&ask.query()), Ok(ask));
+            let ask = Query { from, url, method, headers, labels, address };
+            prop_assert_eq!(Query::from_query(&ask.query()), Ok(ask));
         }
     }
 
     #[test]
     fn what_is_not_known_is_an_error() {
-        assert!(Ask::from_query("form=a").unwrap_err().contains("unknown parameter form"));
-        assert!(Ask::from_query("from=%zz").is_err());
-        assert!(Ask::from_query("from=%f").is_err());
+        assert!(Query::from_query("form=a").unwrap_err().contains("unknown parameter form"));
+        assert!(Query::from_query("from=%zz").is_err());
+        assert!(Query::from_query("from=%f").is_err());
     }
 
     #[test]
     fn what_cannot_be_read_is_explained() {
         let snapshot = Arc::<Snapshot>::default();
         let url = "http://a.example".to_owned();
-        let ask = Ask { from: "shop/web".into(), url, ..Ask::default() };
-        let said = |ask: Ask| ask.answer(&snapshot).unwrap_err();
+        let ask = Query { from: "shop/web".into(), url, ..Query::default() };
+        let said = |ask: Query| ask.answer(&snapshot).unwrap_err();
         assert!(said(ask.clone()).contains("no workload shop/web"), "{}", said(ask.clone()));
-        let pod = Ask { labels: vec!["app=web".into()], ..ask.clone() };
+        let pod = Query { labels: vec!["app=web".into()], ..ask.clone() };
         assert!(pod.answer(&snapshot).is_ok());
-        assert!(said(Ask { from: "web".into(), ..ask.clone() }).contains("NAMESPACE/WORKLOAD"));
-        assert!(said(Ask { labels: vec!["app".into()], ..ask }).contains("key=value"));
-        assert!(said(Ask { headers: vec!["x".into()], ..pod.clone() }).contains("Name: value"));
-        assert!(said(Ask { method: Some("G T".into()), ..pod.clone() }).contains("HTTP method"));
-        assert!(said(Ask { address: Some("a".into()), ..pod }).contains("IP address"));
+        assert!(said(Query { from: "web".into(), ..ask.clone() }).contains("NAMESPACE/WORKLOAD"));
+        assert!(said(Query { labels: vec!["app".into()], ..ask }).contains("key=value"));
+        assert!(said(Query { headers: vec!["x".into()], ..pod.clone() }).contains("Name: value"));
+        assert!(said(Query { method: Some("G T".into()), ..pod.clone() }).contains("HTTP method"));
+        assert!(said(Query { address: Some("a".into()), ..pod }).contains("IP address"));
     }
 }

@@ -9,23 +9,25 @@ use egress_ebpf::reason::Reason;
 
 use super::{
     outcome::{Outcome, Verdict},
-    question::{Question, Scheme, Url},
+    question::{ExplainRequest, Scheme, Url},
     steps::Steps,
 };
 use crate::{
     policy::{
-        Accepted, Cluster, Denied, Discovery, Entry, GatewayPolicy, Hop, HttpRequest, HttpRoute,
-        Inside, Snapshot, TcpRoute, Termination, TlsConnection, TlsRoute, normalise, traced,
+        Accepted, Cluster, Denied, Discovery, EntryPoint, GatewayPolicy, Hop, HttpRequest,
+        HttpRoute, InnerProtocol, Snapshot, TcpRoute, Termination, TlsConnection, TlsRoute,
+        normalise, traced,
     },
     types::{
-        Claim, GatewayIdentity, Host, Namespace, OriginalDst, OriginalPort, Port, Source, Workload,
+        AssertedWorkload, GatewayIdentity, Host, Namespace, OriginalDst, OriginalPort, Port,
+        Source, Workload,
     },
 };
 
 /// What comes to a gateway.
-pub(super) struct Asked<'a> {
+pub(super) struct GatewayQuery<'a> {
     /// The request.
-    pub(super) question: &'a Question,
+    pub(super) question: &'a ExplainRequest,
     /// The group of the gateway.
     pub(super) group: usize,
     /// The port there.
@@ -37,7 +39,7 @@ pub(super) struct Asked<'a> {
 }
 
 /// What the gateway was going to do.
-enum Decided {
+enum GatewayDecision {
     Http(HttpRoute),
     Tcp(TcpRoute),
     /// The same inside TLS that the gateway terminates.
@@ -47,7 +49,7 @@ enum Decided {
 /// Decides it as a process of the gateway does.
 pub(super) fn at_gateway(
     snapshot: &Arc<Snapshot>,
-    asked: &Asked<'_>,
+    asked: &GatewayQuery<'_>,
     steps: &mut Steps<'_>,
 ) -> Outcome {
     let policy = GatewayPolicy::new(Arc::clone(snapshot), &identity(snapshot, asked.group));
@@ -55,8 +57,8 @@ pub(super) fn at_gateway(
     match decided {
         Ok(decided) => {
             let cluster = match &decided {
-                Decided::Http(route) => &route.cluster,
-                Decided::Tcp(route) | Decided::Terminated(route) => &route.cluster,
+                GatewayDecision::Http(route) => &route.cluster,
+                GatewayDecision::Tcp(route) | GatewayDecision::Terminated(route) => &route.cluster,
             };
             steps.noted(noted, Some(cluster));
             carried_out(&policy, asked, &decided, steps)
@@ -82,15 +84,15 @@ fn identity(snapshot: &Snapshot, group: usize) -> GatewayIdentity {
     }
 }
 
-fn decide(policy: &GatewayPolicy, asked: &Asked<'_>) -> Result<Decided, Denied> {
-    let Asked { question, port, hop, address, .. } = asked;
+fn decide(policy: &GatewayPolicy, asked: &GatewayQuery<'_>) -> Result<GatewayDecision, Denied> {
+    let GatewayQuery { question, port, hop, address, .. } = asked;
     let source = &source(policy, &question.workload, *hop)?;
     let port = OriginalPort(*port);
     let dialled = OriginalDst(SocketAddr::new(*address, question.url.port.0.get()));
     match policy.accept(source, *hop, port, dialled)? {
-        Accepted::Tcp(route) => Ok(Decided::Tcp(route)),
+        Accepted::Tcp(route) => Ok(GatewayDecision::Tcp(route)),
         Accepted::Detect => match question.url.scheme {
-            Scheme::Http => http(policy, asked, source).map(Decided::Http),
+            Scheme::Http => http(policy, asked, source).map(GatewayDecision::Http),
             Scheme::Https | Scheme::Tls => tls(policy, asked, source, port),
             Scheme::Tcp => Err(Denied {
                 reason: Reason::WrongProtocol,
@@ -116,27 +118,36 @@ fn source(policy: &GatewayPolicy, workload: &Workload, hop: Hop) -> Result<Sourc
                 || workload.principal(&mesh.trust_domain),
                 |node| node.principal.clone(),
             );
-            policy.claimed(&client, peer.unwrap_or(unknown), Some(&Claim::of(workload)), own)
+            policy.claimed(
+                &client,
+                peer.unwrap_or(unknown),
+                Some(&AssertedWorkload::of(workload)),
+                own,
+            )
         }
     }
 }
 
-fn http(policy: &GatewayPolicy, asked: &Asked<'_>, source: &Source) -> Result<HttpRoute, Denied> {
+fn http(
+    policy: &GatewayPolicy,
+    asked: &GatewayQuery<'_>,
+    source: &Source,
+) -> Result<HttpRoute, Denied> {
     let entry = match asked.hop {
-        Hop::Plain => Entry::Mesh,
-        Hop::Tunnel => Entry::Tunnel,
+        Hop::Plain => EntryPoint::Mesh,
+        Hop::Tunnel => EntryPoint::Tunnel,
     };
     request(policy, asked, source, entry, None)
 }
 
 fn request(
     policy: &GatewayPolicy,
-    asked: &Asked<'_>,
+    asked: &GatewayQuery<'_>,
     source: &Source,
-    entry: Entry<'_>,
+    entry: EntryPoint<'_>,
     server_name: Option<&Host>,
 ) -> Result<HttpRoute, Denied> {
-    let Question { url, method, headers, .. } = asked.question;
+    let ExplainRequest { url, method, headers, .. } = asked.question;
     let Url { host, authority, path, .. } = url;
     let normal = normalise(path, policy.snapshot().mesh.path_normalization);
     policy.http(&HttpRequest {
@@ -156,10 +167,10 @@ fn request(
 
 fn tls(
     policy: &GatewayPolicy,
-    asked: &Asked<'_>,
+    asked: &GatewayQuery<'_>,
     source: &Source,
     port: OriginalPort,
-) -> Result<Decided, Denied> {
+) -> Result<GatewayDecision, Denied> {
     let Host::Name(_) = &asked.question.url.host else {
         return Err(Denied {
             reason: Reason::NoServerName,
@@ -170,7 +181,7 @@ fn tls(
     let server_name = &asked.question.url.host;
     let connection = TlsConnection { source, port, server_name, hop: asked.hop, encrypted: false };
     match policy.tls(&connection)? {
-        TlsRoute::Forward(route) => Ok(Decided::Tcp(route)),
+        TlsRoute::Forward(route) => Ok(GatewayDecision::Tcp(route)),
         TlsRoute::Terminate(termination) => inside(policy, asked, source, &termination),
     }
 }
@@ -178,29 +189,31 @@ fn tls(
 /// What is inside TLS that the gateway terminates.
 fn inside(
     policy: &GatewayPolicy,
-    asked: &Asked<'_>,
+    asked: &GatewayQuery<'_>,
     source: &Source,
     termination: &Termination,
-) -> Result<Decided, Denied> {
+) -> Result<GatewayDecision, Denied> {
     let name = &asked.question.url.host;
     match termination.tls.inside {
-        Inside::Http => {
-            let entry = Entry::Server(termination);
-            request(policy, asked, source, entry, Some(name)).map(Decided::Http)
+        InnerProtocol::Http => {
+            let entry = EntryPoint::Server(termination);
+            request(policy, asked, source, entry, Some(name)).map(GatewayDecision::Http)
         }
-        Inside::Tcp => policy.tcp_inside(termination, name, source).map(Decided::Terminated),
+        InnerProtocol::Tcp => {
+            policy.tcp_inside(termination, name, source).map(GatewayDecision::Terminated)
+        }
     }
 }
 
 /// What carrying it out leads to, as far as that is known without doing it.
 fn carried_out(
     policy: &GatewayPolicy,
-    asked: &Asked<'_>,
-    decided: &Decided,
+    asked: &GatewayQuery<'_>,
+    decided: &GatewayDecision,
     steps: &mut Steps<'_>,
 ) -> Outcome {
     let (cluster, host, audit, sent) = match decided {
-        Decided::Http(route) => {
+        GatewayDecision::Http(route) => {
             if let Some((status, location)) = &route.action.redirect {
                 let detail = format!("the gateway answers {status} with the location {location}");
                 return Outcome::new(Verdict::Answered, Reason::Gateway, detail);
@@ -211,11 +224,11 @@ fn carried_out(
             }
             (&route.cluster, Some(&route.host), &route.audit, Scheme::Http)
         }
-        Decided::Tcp(route) => {
+        GatewayDecision::Tcp(route) => {
             let spoken = asked.question.url.scheme;
             (&route.cluster, route.host.as_ref(), &route.audit, spoken)
         }
-        Decided::Terminated(route) => {
+        GatewayDecision::Terminated(route) => {
             (&route.cluster, route.host.as_ref(), &route.audit, Scheme::Tcp)
         }
     };

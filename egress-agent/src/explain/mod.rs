@@ -16,9 +16,9 @@ mod steps;
 
 pub use self::{
     answer::explain,
-    ask::Ask,
+    ask::Query,
     outcome::{Explanation, Outcome, Verdict},
-    question::{Question, Scheme, Url},
+    question::{ExplainRequest, Scheme, Url},
     steps::Line,
 };
 

@@ -14,9 +14,9 @@ use egress_ebpf::{
     verdict::{Action, Judgement, Mode, Target},
 };
 
-use super::question::{Question, dialled};
+use super::question::{ExplainRequest, dialled};
 use crate::{
-    bpf::{Contents, Facts, Judge, policy_id, specificity},
+    bpf::{Contents, PlanInputs, PolicyEvaluator, policy_id, specificity},
     policy::{DirectTarget, Hop, NodeAction, NodeRoute, Snapshot},
     types::Port,
 };
@@ -26,7 +26,7 @@ const LISTENER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 15
 
 /// What the node decides.
 #[derive(Clone, Debug)]
-pub(super) struct AtNode {
+pub(super) struct NodeDecision {
     /// How it is carried out.
     pub(super) mode: Mode,
     /// Why.
@@ -61,13 +61,13 @@ pub(super) enum Connected {
     },
 }
 
-impl AtNode {
-    pub(super) fn of(snapshot: &Snapshot, question: &Question) -> Self {
+impl NodeDecision {
+    pub(super) fn of(snapshot: &Snapshot, question: &ExplainRequest) -> Self {
         let (address, assumed) = dialled(snapshot, question);
         let index = snapshot.mesh.set_of(&question.workload);
         let set = snapshot.mesh.sets().nth(index).map(|set| set.name.to_owned());
         let (contents, _) = Contents::desired(snapshot, &facts(snapshot, question, address));
-        let judge = Judge::from(&contents);
+        let judge = PolicyEvaluator::from(&contents);
         let policy = policy_id(index);
         let port = question.url.port.0;
         let flow = Flow {
@@ -99,15 +99,15 @@ impl AtNode {
 }
 
 /// Every gateway is healthy, and the only name that is resolved is the one in question.
-fn facts(snapshot: &Snapshot, question: &Question, address: IpAddr) -> Facts {
+fn facts(snapshot: &Snapshot, question: &ExplainRequest, address: IpAddr) -> PlanInputs {
     let gateways = &snapshot.mesh.gateways;
-    Facts {
+    PlanInputs {
         resolved: [(question.url.host.clone(), vec![address])].into(),
         healthy: gateways.iter().flat_map(|group| group.endpoints.iter().copied()).collect(),
         tunnel: vec![LISTENER],
         generation: 1,
         max_groups: u32::try_from(gateways.len()).unwrap_or(u32::MAX),
-        ..Facts::default()
+        ..PlanInputs::default()
     }
 }
 
@@ -132,7 +132,7 @@ fn redirected(
 /// The resource whose route it is: of those that say what was decided the one that counts.
 fn origin(
     snapshot: &Snapshot,
-    question: &Question,
+    question: &ExplainRequest,
     address: IpAddr,
     decided: Action,
 ) -> Option<Arc<str>> {

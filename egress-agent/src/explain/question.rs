@@ -17,7 +17,7 @@ const EXTERNAL: [&str; 4] = ["198.51.100.1", "203.0.113.1", "192.0.2.1", "2001:d
 
 /// A request that is asked about.
 #[derive(Clone, Debug)]
-pub struct Question {
+pub struct ExplainRequest {
     /// Who sends it.
     pub workload: Arc<Workload>,
     /// Where.
@@ -199,7 +199,7 @@ pub(super) fn with_pod(
 }
 
 /// The address that a workload dials for a host, and whether it is only assumed.
-pub(super) fn dialled(snapshot: &Snapshot, question: &Question) -> (IpAddr, bool) {
+pub(super) fn dialled(snapshot: &Snapshot, question: &ExplainRequest) -> (IpAddr, bool) {
     let Url { host, port, .. } = &question.url;
     if let Host::Ip(ip) = host {
         return (*ip, false);

@@ -6,13 +6,13 @@ use egress_ebpf::{reason::Reason, verdict::Mode};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    node::{AtNode, Connected},
-    question::{Question, Scheme},
+    node::{Connected, NodeDecision},
+    question::{ExplainRequest, Scheme},
 };
 use crate::{
     policy::{
         ClientTls, ClientTlsMode, Cluster, DirectTarget, Discovery, Hop, HostPattern, NodeRoute,
-        Place, Service, Snapshot, Step,
+        ResourcePath, Service, Snapshot, Step,
     },
     types::Host,
 };
@@ -30,7 +30,7 @@ pub struct Line {
     pub text: String,
     /// The resources that say so, with file and line.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub by: Vec<Place>,
+    pub by: Vec<ResourcePath>,
 }
 
 /// The steps so far.
@@ -48,14 +48,15 @@ impl<'a> Steps<'a> {
         self.lines
     }
 
-    fn push(&mut self, step: &'static str, text: impl Into<String>, by: Vec<Place>) {
+    fn push(&mut self, step: &'static str, text: impl Into<String>, by: Vec<ResourcePath>) {
         self.lines.push(Line { step: step.into(), text: text.into(), by });
     }
 
     /// The places of these resources. What is in no file has its name alone.
-    fn places<'l>(&self, labels: impl IntoIterator<Item = &'l str>) -> Vec<Place> {
+    fn places<'l>(&self, labels: impl IntoIterator<Item = &'l str>) -> Vec<ResourcePath> {
         let known = |label: &str| self.snapshot.places.get(label).cloned();
-        let named = |label: &str| Place { resource: label.into(), ..Place::default() };
+        let named =
+            |label: &str| ResourcePath { resource: label.into(), ..ResourcePath::default() };
         labels.into_iter().map(|label| known(label).unwrap_or_else(|| named(label))).collect()
     }
 
@@ -65,8 +66,8 @@ impl<'a> Steps<'a> {
     }
 
     /// The node's verdict.
-    pub(super) fn node(&mut self, node: &AtNode, question: &Question) {
-        let AtNode { mode, reason, connected, address, assumed, set, origin } = node;
+    pub(super) fn node(&mut self, node: &NodeDecision, question: &ExplainRequest) {
+        let NodeDecision { mode, reason, connected, address, assumed, set, origin } = node;
         let port = question.url.port;
         let to = match assumed {
             true => format!("an external address, port {port},"),
@@ -103,7 +104,7 @@ impl<'a> Steps<'a> {
 
     /// Where no route is: those for the same destination with other ports, else for the same port, else for every
     /// address.
-    fn nearest_routes(&mut self, question: &Question, address: IpAddr) {
+    fn nearest_routes(&mut self, question: &ExplainRequest, address: IpAddr) {
         let (host, port) = (&question.url.host, question.url.port);
         let snapshot = self.snapshot;
         let node = &snapshot.node;
@@ -211,7 +212,7 @@ impl<'a> Steps<'a> {
     }
 
     /// What the refusal has to do with the registry, where it names other things.
-    pub(super) fn hint(&mut self, reason: Reason, question: &Question) {
+    pub(super) fn hint(&mut self, reason: Reason, question: &ExplainRequest) {
         if reason != Reason::HostNotInRegistry {
             return;
         }

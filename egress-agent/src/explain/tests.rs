@@ -22,20 +22,20 @@ use egress_ebpf::{
 use http::Method;
 use proptest::{collection::vec, option, prelude::*, sample::select, test_runner::TestRunner};
 
-use super::{Explanation, Outcome, Question, Scheme, Url, Verdict, explain};
+use super::{ExplainRequest, Explanation, Outcome, Scheme, Url, Verdict, explain};
 use crate::{
-    bpf::{Contents, Facts, Judge, policy_id},
+    bpf::{Contents, PlanInputs, PolicyEvaluator, policy_id},
     config::{
         scaling::random::configuration,
         testing::{MESH, compile_with},
     },
     policy::{
-        Accepted, Cluster, Denied, Entry, GatewayPolicy, Hop, HttpRequest, HttpRoute, Inside,
-        Snapshot, TlsConnection, TlsRoute,
+        Accepted, Cluster, Denied, EntryPoint, GatewayPolicy, Hop, HttpRequest, HttpRoute,
+        InnerProtocol, Snapshot, TlsConnection, TlsRoute,
     },
     types::{
-        Claim, GatewayIdentity, Host, Namespace, OriginalDst, OriginalPort, Port, Source,
-        UpstreamAddr, Workload,
+        AssertedWorkload, GatewayIdentity, Host, Namespace, OriginalDst, OriginalPort, Port,
+        Source, UpstreamAddr, Workload,
     },
 };
 
@@ -84,7 +84,7 @@ const MORE: [&str; 8] = [
 ];
 
 /// What the maps hold, with no flow that began outside.
-struct Maps<'a>(Judge<'a>);
+struct Maps<'a>(PolicyEvaluator<'a>);
 
 impl PolicyView for Maps<'_> {
     fn globals(&self) -> Globals {
@@ -166,20 +166,20 @@ enum By {
 }
 
 /// What the node's hook and the gateway do with a connection to this address.
-fn data_path(snapshot: &Arc<Snapshot>, question: &Question, address: IpAddr) -> (By, Done) {
+fn data_path(snapshot: &Arc<Snapshot>, question: &ExplainRequest, address: IpAddr) -> (By, Done) {
     let gateways = &snapshot.mesh.gateways;
-    let facts = Facts {
+    let facts = PlanInputs {
         resolved: [(question.url.host.clone(), vec![address])].into(),
         healthy: gateways.iter().flat_map(|group| group.endpoints.clone()).collect(),
         tunnel: vec!["127.0.0.1:15001".parse().unwrap()],
         generation: 7,
         max_groups: 64,
-        ..Facts::default()
+        ..PlanInputs::default()
     };
     let (mut contents, _) = Contents::desired(snapshot, &facts);
     // As it would be enforced.
     contents.policies.values_mut().for_each(|policy| policy.mode = mode::ENFORCE);
-    let maps = Maps(Judge::from(&contents));
+    let maps = Maps(PolicyEvaluator::from(&contents));
     let flow = Flow {
         source: Addr::from(IpAddr::from([10, 0, 0, 5])),
         source_port: PortBe::new(40_000),
@@ -208,7 +208,7 @@ fn data_path(snapshot: &Arc<Snapshot>, question: &Question, address: IpAddr) -> 
 
 fn at_gateway(
     snapshot: &Arc<Snapshot>,
-    question: &Question,
+    question: &ExplainRequest,
     address: IpAddr,
     hop: Hop,
     port: OriginalPort,
@@ -227,7 +227,7 @@ fn at_gateway(
 
 fn decided(
     policy: &GatewayPolicy,
-    question: &Question,
+    question: &ExplainRequest,
     address: IpAddr,
     hop: Hop,
     port: OriginalPort,
@@ -244,7 +244,7 @@ fn decided(
                 |node| node.principal.clone(),
             );
             let peer = node.map_or(IpAddr::from([0; 4]), |node| node.addresses[0]);
-            policy.claimed(&client, peer, Some(&Claim::of(&question.workload)), own)?
+            policy.claimed(&client, peer, Some(&AssertedWorkload::of(&question.workload)), own)?
         }
     };
     let dialled = OriginalDst(SocketAddr::new(address, question.url.port.0.get()));
@@ -254,7 +254,7 @@ fn decided(
     let host = &question.url.host;
     match question.url.scheme {
         Scheme::Http => {
-            let entry = if hop == Hop::Plain { Entry::Mesh } else { Entry::Tunnel };
+            let entry = if hop == Hop::Plain { EntryPoint::Mesh } else { EntryPoint::Tunnel };
             http(policy, question, &source, entry, port)
         }
         Scheme::Https | Scheme::Tls => {
@@ -271,10 +271,10 @@ fn decided(
                     Ok(reached(policy, &route.cluster, route.host.as_ref()))
                 }
                 TlsRoute::Terminate(termination) => match termination.tls.inside {
-                    Inside::Http => {
-                        http(policy, question, &source, Entry::Server(&termination), port)
+                    InnerProtocol::Http => {
+                        http(policy, question, &source, EntryPoint::Server(&termination), port)
                     }
-                    Inside::Tcp => {
+                    InnerProtocol::Tcp => {
                         let route = policy.tcp_inside(&termination, host, &source)?;
                         Ok(reached(policy, &route.cluster, route.host.as_ref()))
                     }
@@ -290,12 +290,12 @@ fn decided(
 
 fn http(
     policy: &GatewayPolicy,
-    question: &Question,
+    question: &ExplainRequest,
     source: &Source,
-    entry: Entry<'_>,
+    entry: EntryPoint<'_>,
     port: OriginalPort,
 ) -> Result<Done, Denied> {
-    let inside = matches!(entry, Entry::Server(_));
+    let inside = matches!(entry, EntryPoint::Server(_));
     let normal =
         crate::policy::normalise(&question.url.path, policy.snapshot().mesh.path_normalization);
     let HttpRoute { cluster, host, action, .. } = policy.http(&HttpRequest {
@@ -390,7 +390,7 @@ struct Counts {
 }
 
 impl Counts {
-    fn count(&mut self, snapshot: &Arc<Snapshot>, question: &Question, at: IpAddr) {
+    fn count(&mut self, snapshot: &Arc<Snapshot>, question: &ExplainRequest, at: IpAddr) {
         let (by, done) = data_path(snapshot, question, at);
         self.pairs += 1;
         let scheme = match question.url.scheme {
@@ -405,10 +405,11 @@ impl Counts {
             *self.reasons.entry(reason.clone()).or_default() += 1;
         }
         let other = if question.method == Method::GET { Method::POST } else { Method::GET };
-        let differs = |other: &Question| data_path(snapshot, other, at).1 != done;
-        self.by_method += usize::from(differs(&Question { method: other, ..question.clone() }));
+        let differs = |other: &ExplainRequest| data_path(snapshot, other, at).1 != done;
+        self.by_method +=
+            usize::from(differs(&ExplainRequest { method: other, ..question.clone() }));
         let url = Url { path: "/other".into(), ..question.url.clone() };
-        self.by_path += usize::from(differs(&Question { url, ..question.clone() }));
+        self.by_path += usize::from(differs(&ExplainRequest { url, ..question.clone() }));
     }
 
     fn of(&self, wanted: impl Fn(&str, By, bool) -> bool) -> usize {
@@ -442,7 +443,7 @@ fn explanations_agree_with_the_data_path() {
             prop_assume!(compiled.is_ok());
             let snapshot = Arc::new(compiled.unwrap().snapshot);
             for (workload, url, method, address) in questions {
-                let question = Question {
+                let question = ExplainRequest {
                     workload: Arc::clone(&snapshot.mesh.workloads[workload]),
                     url: Url::parse(&url).unwrap(),
                     method: method.parse().unwrap(),

@@ -9,14 +9,14 @@ use tokio::{
 };
 
 use super::{
-    ending::{DrainLimits, Ends},
-    following::Following,
-    front::Front,
+    bound_listeners::BoundListeners,
     handover::{Channel, Message},
     in_force::InForce,
+    loaded_configuration::LoadedConfiguration,
     peers, pods,
     predecessor::Predecessor,
     running::Running,
+    shutdown_signals::{DrainLimits, ShutdownSignals},
     succession::Succession,
     view::View,
 };
@@ -33,7 +33,7 @@ use crate::{
 /// The process apart from its workers, before it serves.
 pub(super) struct Role {
     pub(super) in_force: InForce,
-    pub(super) front: Front,
+    pub(super) front: BoundListeners,
     pub(super) lookup: Option<lookup::Capture>,
     pub(super) control: Option<Listening>,
     pub(super) view: View,
@@ -59,7 +59,7 @@ impl Role {
     ) -> anyhow::Result<ExitCode> {
         let Self { in_force, front, lookup, control, view, secrets, mut succession, .. } = self;
         let (drain, agents, health) = (self.drain, self.agents, self.health);
-        let mut ends = Ends::new().context("can't listen for signals")?;
+        let mut ends = ShutdownSignals::new().context("can't listen for signals")?;
         let hup = signal(SignalKind::hangup()).context("can't listen for SIGHUP")?;
         // A process that takes over serves nothing before it can serve all.
         let (waiting, open) = match predecessor {
@@ -84,7 +84,7 @@ impl Role {
         };
         let credentials = Arc::clone(&in_force.credentials);
         let following = tokio::spawn(async move { credentials.watch().await });
-        let mut following = Following { in_force, loaded, tasks: [reload, following] };
+        let mut following = LoadedConfiguration { in_force, loaded, tasks: [reload, following] };
         following.apply().await;
         let serving = view.serving(following.loaded.clone());
         let mut takes_over = None;

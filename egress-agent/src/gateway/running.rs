@@ -11,9 +11,9 @@ use tokio::{
 };
 
 use super::{
-    ending::{DrainLimits, Ends, drain},
-    following::Following,
-    front::Open,
+    bound_listeners::Open,
+    loaded_configuration::LoadedConfiguration,
+    shutdown_signals::{DrainLimits, ShutdownSignals, drain},
     succession::{Event, Succession},
 };
 use crate::{
@@ -30,7 +30,7 @@ const ADDRESSES_EVERY: Duration = Duration::from_secs(5);
 
 /// A process that serves.
 pub(super) struct Running {
-    pub(super) following: Following,
+    pub(super) following: LoadedConfiguration,
     pub(super) open: Open,
     pub(super) control: Option<Control>,
     /// Until another process has taken over.
@@ -60,7 +60,7 @@ impl Running {
     ///
     /// # Errors
     /// It ended for another reason than it was asked to.
-    pub(super) async fn run(mut self, ends: &mut Ends) -> anyhow::Result<ExitCode> {
+    pub(super) async fn run(mut self, ends: &mut ShutdownSignals) -> anyhow::Result<ExitCode> {
         let workers = self.open.workers.take().context("nobody serves")?;
         let mut finished = spawn_blocking(move || workers.join());
         let served = self.serve(ends, &mut finished).await;
@@ -97,7 +97,7 @@ impl Running {
 
     async fn serve(
         &mut self,
-        ends: &mut Ends,
+        ends: &mut ShutdownSignals,
         finished: &mut JoinHandle<()>,
     ) -> anyhow::Result<Cause> {
         let mut looking = interval(ADDRESSES_EVERY);
@@ -158,7 +158,7 @@ impl Running {
     fn tell_manager(&mut self) {
         if let Some(manager) = &mut self.manager {
             let loaded = self.following.loaded.borrow();
-            manager.tell(loaded.last.is_some(), sentence(&loaded));
+            manager.send(loaded.last.is_some(), sentence(&loaded));
         }
     }
 }

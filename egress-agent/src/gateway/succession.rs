@@ -113,7 +113,7 @@ impl Succession {
                         return Event::Replaced;
                     }
                 }
-                message = heard(self.before.as_ref()) => match message {
+                message = receive(self.before.as_ref()) => match message {
                     Some(Message::Rates { used }) => return Event::RatesUsed(used),
                     Some(Message::Released {}) => return Event::InCharge,
                     Some(other) => tracing::warn!("the process before this one said {other:?}"),
@@ -237,7 +237,7 @@ async fn upgraded(running: &mut Option<Running>) -> Result<Successor, UpgradeErr
 }
 
 /// What the process before says; `None` once it has ended.
-async fn heard(before: Option<&Channel>) -> Option<Message> {
+async fn receive(before: Option<&Channel>) -> Option<Message> {
     match before {
         Some(channel) => channel.receive().await.ok().flatten(),
         None => pending().await,

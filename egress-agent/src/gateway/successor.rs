@@ -222,19 +222,19 @@ async fn converse(
             channel.send(&Message::Sockets { names }, &descriptors).await?;
         }
         channel.send(&Message::Complete { credentials }, &[]).await?;
-        heard(channel).await
+        receive(channel).await
     };
     let late = |what, limit| UpgradeError::Late { what, limit };
     let ready = timeout(READY, ready).await.map_err(|_| late("ready", READY))??;
     let Message::Ready { version } = ready else { return Err(refused(ready)) };
     channel.send(&Message::Serve {}, &[]).await?;
     let serving =
-        timeout(SERVING, heard(channel)).await.map_err(|_| late("serving", SERVING))??;
+        timeout(SERVING, receive(channel)).await.map_err(|_| late("serving", SERVING))??;
     let Message::Serving {} = serving else { return Err(refused(serving)) };
     Ok(version)
 }
 
-async fn heard(channel: &Channel) -> Result<Message, UpgradeError> {
+async fn receive(channel: &Channel) -> Result<Message, UpgradeError> {
     channel.receive().await?.ok_or(UpgradeError::Silent)
 }
 

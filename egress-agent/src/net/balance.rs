@@ -3,9 +3,9 @@
 mod endpoints;
 mod fair;
 mod hashed;
-mod near;
+mod locality;
 mod places;
-mod warm;
+mod warmup;
 mod wishes;
 
 use std::{
@@ -23,27 +23,27 @@ use tokio::{sync::watch, time::Instant};
 
 use self::{
     endpoints::{EndpointState, Endpoints, Exchange},
-    fair::{FairLimit, Place},
+    fair::{FairLimit, FairPermit},
     hashed::Hashed,
-    near::Near,
-    warm::Newcomers,
-    wishes::Places,
+    locality::LocalityBalancer,
+    warmup::EndpointAges,
+    wishes::IdleConnections,
 };
 use crate::{
     policy::{
-        Cluster, ClusterName, ConsistentHash, Discovery, Endpoint, Handle, Keeper, LoadBalancer,
-        Origin, OutlierDetection,
+        Cluster, ClusterName, ConsistentHash, Discovery, Endpoint, HandleKind, HandleOwner,
+        LoadBalancer, Origin, OutlierDetection,
     },
     types::{ShareOwner, UpstreamAddr},
 };
 
-pub use self::places::Patience;
+pub use self::places::WaitPolicy;
 
 /// Load and health of all clusters. They outlive a change of configuration as long as the
 /// cluster's name stays.
 #[derive(Debug, Default)]
 pub struct ClusterStates {
-    keeper: Keeper,
+    keeper: HandleOwner,
     /// The clusters of the configuration, replaced as a whole.
     configured: ArcSwap<ByName>,
     /// Clusters that no configuration names (any more): `PassthroughCluster`, and those of requests that
@@ -61,7 +61,7 @@ pub(super) struct ClusterState {
     connections: Arc<FairLimit>,
     /// `http2MaxRequests`.
     requests: Arc<FairLimit>,
-    places: Places,
+    places: IdleConnections,
     turn: AtomicUsize,
     total: AtomicUsize,
     /// Whether the cluster has had outlier detection since ejections were last cleared.
@@ -69,8 +69,8 @@ pub(super) struct ClusterState {
     endpoints: Endpoints,
     /// The last tables of consistent hashing: for the endpoints that are healthy, and for each namespace's rule.
     hashed: ArcSwap<Vec<Arc<Hashed>>>,
-    newcomers: Newcomers,
-    near: Near,
+    newcomers: EndpointAges,
+    near: LocalityBalancer,
 }
 
 /// A request's part of its endpoint's load; given back on drop.
@@ -122,7 +122,7 @@ impl ClusterStates {
 
     /// The state of a configuration's cluster, looked up once.
     pub(super) fn of(&self, cluster: &Cluster) -> Arc<ClusterState> {
-        cluster.kept.get(Handle::State, self.keeper, || self.get(&cluster.name))
+        cluster.kept.get(HandleKind::State, self.keeper, || self.get(&cluster.name))
     }
 
     pub(super) fn get(&self, name: &ClusterName) -> Arc<ClusterState> {
@@ -156,7 +156,7 @@ impl ClusterStates {
 pub struct Lease {
     cluster: Arc<ClusterState>,
     /// `None` once it is given back.
-    place: Option<Place>,
+    place: Option<FairPermit>,
     endpoint: Option<Arc<EndpointState>>,
     outlier: Option<OutlierDetection>,
     /// Whether it carries nothing and waits for work.
@@ -166,7 +166,7 @@ pub struct Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         self.count_idle(false);
-        // Before the look at who waits: see `Places`.
+        // Before the look at who waits: see `IdleConnections`.
         self.place = None;
         self.cluster.places.freed();
         if let Some(endpoint) = &self.endpoint {
@@ -182,7 +182,7 @@ impl Lease {
         self.endpoint.as_ref().map(InFlight::new)
     }
 
-    fn new(state: &Arc<ClusterState>, cluster: &Cluster, place: Place) -> Self {
+    fn new(state: &Arc<ClusterState>, cluster: &Cluster, place: FairPermit) -> Self {
         let (endpoint, idle) = (None, Cell::new(false));
         let outlier = cluster.outlier;
         Self { cluster: Arc::clone(state), place: Some(place), endpoint, outlier, idle }

@@ -23,8 +23,8 @@ use tokio::{
 pub use self::{error::DialError, plan::Plan};
 use self::{order::stagger, plan::Lists};
 use super::{
-    Connect, ConnectError, Question, Resolve, ResolveError,
-    balance::{ClusterStates, InFlight, Lease, Membership, Patience, Random},
+    Connect, ConnectError, DnsQuestion, Resolve, ResolveError,
+    balance::{ClusterStates, InFlight, Lease, Membership, Random, WaitPolicy},
 };
 use crate::{
     policy::{Cluster, Discovery, EgressAddresses, Endpoint, GatewayPolicy, Keepalive},
@@ -62,7 +62,7 @@ pub struct Upstream {
 
 /// Who asks for a connection, and what it is balanced by.
 #[derive(Clone, Copy, Debug)]
-pub struct Asker<'a> {
+pub struct DialContext<'a> {
     /// It is its share of the look-ups that is used.
     pub owner: &'a ShareOwner,
     /// What consistent hashing has hashed.
@@ -71,7 +71,7 @@ pub struct Asker<'a> {
     pub from: Option<&'a EgressAddresses>,
 }
 
-impl<'a> From<&'a ShareOwner> for Asker<'a> {
+impl<'a> From<&'a ShareOwner> for DialContext<'a> {
     fn from(owner: &'a ShareOwner) -> Self {
         Self { owner, hash: None, from: None }
     }
@@ -113,11 +113,11 @@ impl Dialer {
         policy: &GatewayPolicy,
         cluster: &Cluster,
         host: Option<&Host>,
-        asker: impl Into<Asker<'_>>,
+        asker: impl Into<DialContext<'_>>,
     ) -> Result<Upstream, DialError> {
         let asker = asker.into();
         let plan = self.plan(policy, cluster, host, asker).await?;
-        let patience = Patience::Share(Instant::now() + cluster.pool.connect_timeout);
+        let patience = WaitPolicy::Share(Instant::now() + cluster.pool.connect_timeout);
         let connected = self.connect(cluster, &plan, asker.owner, patience).await;
         self.done(plan);
         let mut upstream = connected?;
@@ -134,9 +134,9 @@ impl Dialer {
         policy: &GatewayPolicy,
         cluster: &Cluster,
         host: Option<&Host>,
-        asker: impl Into<Asker<'_>>,
+        asker: impl Into<DialContext<'_>>,
     ) -> Result<Plan, DialError> {
-        let Asker { owner, hash, from } = asker.into();
+        let DialContext { owner, hash, from } = asker.into();
         let mut candidates = self.lists.take();
         self.candidates(cluster, host, owner, &mut candidates).await?;
         let refused = candidates.iter().find(|endpoint| !policy.may_dial(endpoint.addr.ip()));
@@ -188,7 +188,7 @@ impl Dialer {
         cluster: &Cluster,
         plan: &Plan,
         owner: &ShareOwner,
-        patience: Patience,
+        patience: WaitPolicy,
     ) -> Result<Upstream, DialError> {
         let state = self.states.of(cluster);
         let lease = self.states.place(&state, cluster, owner, patience).await;
@@ -349,7 +349,7 @@ impl Dialer {
             }
             Host::Name(name) => name,
         };
-        let found = match self.resolver.resolve(Question { owner, name, within: limit }) {
+        let found = match self.resolver.resolve(DnsQuestion { owner, name, within: limit }) {
             // Nearly always: no timer is needed.
             Either::Left(known) => known.await,
             Either::Right(asked) => match timeout_at(Instant::now() + limit, asked).await {

@@ -7,7 +7,7 @@
 //! more before the readers of its streams had their turn.
 //!
 //! Requests that the library has decoded are counted by nobody until they are accepted. So little comes
-//! in at once, and nothing while requests wait to be accepted ([`Arrivals::pause`]).
+//! in at once, and nothing while requests wait to be accepted ([`FrameObserver::pause`]).
 //!
 //! The library does not tell either how much of the peer's window is left for a connection's uploads, so
 //! that is counted here: what goes in DATA frames, and what the peer adds (RFC 9113 §6.9.1).
@@ -22,7 +22,7 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::{Seen, empty_frames::count_empty_frame, forward::forward_to_io};
+use super::{BytesSeen, empty_frames::count_empty_frame, forward::forward_to_io};
 
 /// Length of a frame's header in bytes (RFC 9113 §4.1).
 const HEADER: usize = 9;
@@ -52,7 +52,7 @@ const ROOM: usize = 64;
 
 /// What a connection's driver finds out about the frames that came.
 #[derive(Debug, Default)]
-pub struct Arrivals {
+pub struct FrameObserver {
     /// Streams that data, or a whole head or trailers came for since it was last asked.
     data: RefCell<Vec<u32>>,
     /// A head has begun and not ended.
@@ -60,12 +60,12 @@ pub struct Arrivals {
     paused: Cell<bool>,
     /// Something was to be read meanwhile.
     withheld: Cell<bool>,
-    seen: Cell<Seen>,
+    seen: Cell<BytesSeen>,
     /// What the peer has added to the connection's window, less what was sent.
     window: Cell<i64>,
 }
 
-impl Arrivals {
+impl FrameObserver {
     /// Takes the streams that data, or a whole head or trailers came for; a stream may be named more than
     /// once.
     pub fn take(&self) -> Vec<u32> {
@@ -99,7 +99,7 @@ impl Arrivals {
 
     /// What was seen so far.
     #[must_use]
-    pub fn seen(&self) -> Seen {
+    pub fn seen(&self) -> BytesSeen {
         self.seen.get()
     }
 
@@ -113,7 +113,7 @@ impl Arrivals {
         self.window.set(self.window.get().saturating_add(bytes));
     }
 
-    fn change(&self, change: impl FnOnce(&mut Seen)) {
+    fn change(&self, change: impl FnOnce(&mut BytesSeen)) {
         let mut seen = self.seen.get();
         change(&mut seen);
         self.seen.set(seen);
@@ -172,7 +172,7 @@ fn length([a, b, c]: [u8; 3]) -> usize {
 /// A connection whose frames are looked at as they come.
 pub struct Frames<I> {
     io: I,
-    arrivals: Rc<Arrivals>,
+    arrivals: Rc<FrameObserver>,
     /// A header of which only a part has come.
     partial: [u8; HEADER],
     have: usize,
@@ -216,7 +216,7 @@ impl<I> Frames<I> {
 
     /// What is found out about them.
     #[must_use]
-    pub fn arrivals(&self) -> Rc<Arrivals> {
+    pub fn arrivals(&self) -> Rc<FrameObserver> {
         Rc::clone(&self.arrivals)
     }
 
@@ -430,7 +430,7 @@ mod tests {
         }
     }
 
-    async fn read(bytes: Vec<u8>, pieces: Vec<usize>, room: usize) -> (Vec<u8>, Rc<Arrivals>) {
+    async fn read(bytes: Vec<u8>, pieces: Vec<usize>, room: usize) -> (Vec<u8>, Rc<FrameObserver>) {
         let mut frames = Frames::from_server(Pieces(bytes, pieces, 0));
         let (mut out, mut buffer) = (Vec::new(), vec![0; room]);
         loop {

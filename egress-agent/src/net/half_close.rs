@@ -15,7 +15,7 @@ use tokio::{
     time::{Interval, interval},
 };
 
-use super::{Side, forward::forward_to_io};
+use super::{RelayIo, forward::forward_to_io};
 
 /// Time between two looks at a client that says nothing more: reading does not show its reset.
 const LOOK: Duration = Duration::from_millis(250);
@@ -82,7 +82,7 @@ impl InputEnd {
     }
 }
 
-impl<I: Side> HalfClose<I> {
+impl<I: RelayIo> HalfClose<I> {
     /// Nothing is kept back yet.
     #[must_use]
     pub fn new(io: I) -> Self {
@@ -96,7 +96,7 @@ impl<I: Side> HalfClose<I> {
     }
 }
 
-impl<I: Side> AsyncRead for HalfClose<I> {
+impl<I: RelayIo> AsyncRead for HalfClose<I> {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -123,7 +123,7 @@ impl<I: Side> AsyncRead for HalfClose<I> {
     }
 }
 
-impl<I: Side> AsyncWrite for HalfClose<I> {
+impl<I: RelayIo> AsyncWrite for HalfClose<I> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

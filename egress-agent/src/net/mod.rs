@@ -1,41 +1,41 @@
 //! Resolving, connecting, copying bytes, draining.
 
 mod balance;
+mod byte_queue;
 mod connect;
 mod dial;
 mod empty_frames;
+mod fair_turns;
 mod forward;
 mod frames;
 mod half_close;
 mod linger;
 mod now;
-mod pieces;
-mod pulse;
+mod ping_monitor;
+mod prefixed_io;
 mod relay;
+mod relay_io;
 mod resolve;
-mod rewound;
-mod side;
 #[cfg(test)]
 pub(crate) mod testing;
-mod turns;
 mod windows;
 
-pub use balance::{ClusterStates, InFlight, Lease, Membership, Patience};
+pub use balance::{ClusterStates, InFlight, Lease, Membership, WaitPolicy};
+pub use byte_queue::ByteQueue;
 pub use connect::{Connect, ConnectError, Connector};
-pub use dial::{Asker, DialError, Dialer, Plan, Upstream};
+pub use dial::{DialContext, DialError, Dialer, Plan, Upstream};
 pub use empty_frames::empty_frames;
+pub use fair_turns::FairTurns;
 pub(crate) use forward::forward_to_io;
-pub use frames::{Arrivals, Frames};
+pub use frames::{FrameObserver, Frames};
 pub use half_close::{HalfClose, InputEnd};
 pub use linger::Linger;
 pub use now::now;
-pub use pieces::Pieces;
-pub use pulse::{Pulse, Rhythm, Seen, Step};
-pub use relay::{Buffers, End, Meter, Peer, relay};
+pub use ping_monitor::{BytesSeen, PingInterval, PingMonitor, Step};
+pub use prefixed_io::PrefixedIo;
+pub use relay::{Buffers, Meter, Peer, RelayOutcome, relay};
+pub use relay_io::RelayIo;
 pub use resolve::{
-    Answer, LookupLimits, Question, Resolve, ResolveError, Resolved, Resolver, ResolverSource,
+    Answer, DnsQuestion, LookupLimits, Resolve, ResolveError, Resolved, Resolver, ResolverSource,
 };
-pub use rewound::Rewound;
-pub use side::Side;
-pub use turns::Turns;
 pub use windows::{CONNECTION_WINDOW, LEAST_WINDOW, Windows, stream_window};

@@ -26,7 +26,7 @@ use tokio::{
 
 pub use self::buffers::Buffers;
 use self::buffers::Read;
-use super::Side;
+use super::RelayIo;
 use crate::sys::splice::Pipe;
 
 /// A read of this many bytes shows bulk.
@@ -59,7 +59,7 @@ pub trait Meter {
 
 /// How a relay ended. All but `Closed` leave both sides set to reset when they are dropped.
 #[derive(Debug)]
-pub enum End {
+pub enum RelayOutcome {
     /// Both sides said all they had, and all of it was passed on.
     Closed,
     /// No byte for too long.
@@ -71,14 +71,14 @@ pub enum End {
 /// Copies until both directions are closed, one breaks, or nothing flows for `idle`, if there is such a limit. `early` was
 /// read from `down` before and goes first.
 // Not an `async fn`: that would keep a second copy of its arguments as long as the connection.
-pub fn relay<'a, D: Side, U: Side, M: Meter>(
+pub fn relay<'a, D: RelayIo, U: RelayIo, M: Meter>(
     buffers: &'a Buffers,
     down: &'a mut D,
     up: &'a mut U,
     early: Vec<u8>,
     idle: Option<Duration>,
     meter: &'a M,
-) -> impl Future<Output = End> + use<'a, D, U, M> {
+) -> impl Future<Output = RelayOutcome> + use<'a, D, U, M> {
     meter.add(Peer::Downstream, early.len());
     let mut outward = Direction::new(buffers, Peer::Downstream, early);
     let mut inward = Direction::new(buffers, Peer::Upstream, Vec::new());
@@ -95,7 +95,9 @@ pub fn relay<'a, D: Side, U: Side, M: Meter>(
             let inward = inward.poll(cx, &mut *up, &mut *down, &count);
             match (outward, inward) {
                 (Poll::Ready(Err(end)), _) | (_, Poll::Ready(Err(end))) => return Poll::Ready(end),
-                (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => return Poll::Ready(End::Closed),
+                (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => {
+                    return Poll::Ready(RelayOutcome::Closed);
+                }
                 _ => {}
             }
             if moved.replace(false) {
@@ -106,14 +108,14 @@ pub fn relay<'a, D: Side, U: Side, M: Meter>(
                 && timer.as_mut().poll(cx).is_ready()
             {
                 if last + idle <= Instant::now() {
-                    return Poll::Ready(End::Idle);
+                    return Poll::Ready(RelayOutcome::Idle);
                 }
                 timer.as_mut().reset(last + idle);
             }
             Poll::Pending
         })
         .await;
-        if !matches!(end, End::Closed) {
+        if !matches!(end, RelayOutcome::Closed) {
             down.reset();
             up.reset();
         }
@@ -169,13 +171,13 @@ impl<'a> Direction<'a> {
         }
     }
 
-    fn poll<F: Side, T: Side>(
+    fn poll<F: RelayIo, T: RelayIo>(
         &mut self,
         cx: &mut Context<'_>,
         from: &mut F,
         to: &mut T,
         count: &impl Fn(Peer, usize),
-    ) -> Poll<Result<(), End>> {
+    ) -> Poll<Result<(), RelayOutcome>> {
         loop {
             match &mut self.state {
                 State::Copy(_) => {
@@ -204,13 +206,13 @@ impl<'a> Direction<'a> {
     }
 
     /// One read and its writes. `Ready(Ok)` means: look at the state again.
-    fn copy<F: Side, T: Side>(
+    fn copy<F: RelayIo, T: RelayIo>(
         &mut self,
         cx: &mut Context<'_>,
         from: &mut F,
         to: &mut T,
         count: &impl Fn(Peer, usize),
-    ) -> Poll<Result<(), End>> {
+    ) -> Poll<Result<(), RelayOutcome>> {
         let (reader, writer) = (self.from, self.from.other());
         if let State::Copy(pending) = &mut self.state {
             while !pending.is_empty() {
@@ -262,7 +264,7 @@ impl<'a> Direction<'a> {
         from: &TcpStream,
         to: &TcpStream,
         count: &impl Fn(Peer, usize),
-    ) -> Poll<Result<(), End>> {
+    ) -> Poll<Result<(), RelayOutcome>> {
         let (reader, writer) = (self.from, self.from.other());
         let State::Splice(pipe) = &mut self.state else { return Poll::Ready(Ok(())) };
         while !pipe.is_empty() {
@@ -304,8 +306,8 @@ impl<'a> Direction<'a> {
     }
 }
 
-fn broken(by: Peer, error: impl Into<io::Error>) -> Poll<Result<(), End>> {
-    Poll::Ready(Err(End::Reset(by, error.into())))
+fn broken(by: Peer, error: impl Into<io::Error>) -> Poll<Result<(), RelayOutcome>> {
+    Poll::Ready(Err(RelayOutcome::Reset(by, error.into())))
 }
 
 #[cfg(test)]

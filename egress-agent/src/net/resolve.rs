@@ -1,12 +1,12 @@
 //! From a name to addresses: one resolver a process, on a thread of its own.
 
+mod addresses;
 mod cache;
-mod desk;
 mod error;
-mod found;
 mod limits;
 mod negative;
 mod queue;
+mod scheduler;
 mod server;
 
 use std::{
@@ -31,9 +31,9 @@ use tokio::{
 
 pub use self::limits::LookupLimits;
 use self::{
+    addresses::ResolvedAddresses,
     cache::Addresses,
-    desk::{Desk, Job, Reply, Waiter},
-    found::Found,
+    scheduler::{LookupJob, LookupScheduler, Reply, Waiter},
     server::{Client, Files, NameServers},
 };
 pub use self::{error::ResolveError, server::ResolverSource};
@@ -45,7 +45,7 @@ const STALE_ANSWER: Duration = Duration::from_millis(1800);
 
 /// A question about a name.
 #[derive(Clone, Copy, Debug)]
-pub struct Question<'a> {
+pub struct DnsQuestion<'a> {
     /// Who asks: whose share of the look-ups it takes.
     pub owner: &'a ShareOwner,
     /// The name.
@@ -63,7 +63,7 @@ pub type Answer<'a> = Either<Ready<Resolved>, BoxFuture<'a, Resolved>>;
 /// What stands between names and addresses; the resolver in production.
 pub trait Resolve: fmt::Debug + Send + Sync {
     /// Asks for the addresses of a DNS name.
-    fn resolve<'a>(&'a self, question: Question<'a>) -> Answer<'a>;
+    fn resolve<'a>(&'a self, question: DnsQuestion<'a>) -> Answer<'a>;
 }
 
 /// Asks DNS and remembers the answers. One a process: its bounds hold for all workers together, and
@@ -73,7 +73,7 @@ pub struct Resolver {
 }
 
 struct Shared {
-    desk: Mutex<Desk<oneshot::Sender<Result<Addresses, ResolveError>>>>,
+    desk: Mutex<LookupScheduler<oneshot::Sender<Result<Addresses, ResolveError>>>>,
     /// There may be a look-up to make.
     work: Notify,
     over: AtomicBool,
@@ -103,7 +103,7 @@ impl Resolver {
         let servers = NameServers::new(source, files)?;
         let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
         let shared = Arc::new(Shared {
-            desk: Mutex::new(Desk::new(limits)),
+            desk: Mutex::new(LookupScheduler::new(limits)),
             work: Notify::new(),
             over: AtomicBool::new(false),
         });
@@ -116,8 +116,8 @@ impl Resolver {
 }
 
 impl Resolve for Resolver {
-    fn resolve<'a>(&'a self, question: Question<'a>) -> Answer<'a> {
-        let Question { owner, name, within } = question;
+    fn resolve<'a>(&'a self, question: DnsQuestion<'a>) -> Answer<'a> {
+        let DnsQuestion { owner, name, within } = question;
         let mut receiver = None;
         let (reply, has_work) = {
             let mut desk = self.shared.desk();
@@ -164,7 +164,9 @@ impl Drop for Resolver {
 
 impl Shared {
     /// What a panic left behind there is still in order: no state spans a call.
-    fn desk(&self) -> MutexGuard<'_, Desk<oneshot::Sender<Result<Addresses, ResolveError>>>> {
+    fn desk(
+        &self,
+    ) -> MutexGuard<'_, LookupScheduler<oneshot::Sender<Result<Addresses, ResolveError>>>> {
         self.desk.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -181,23 +183,23 @@ async fn serve(shared: Arc<Shared>, mut servers: NameServers) {
     }
 }
 
-async fn look_up(shared: Arc<Shared>, client: Client, job: Job) {
+async fn look_up(shared: Arc<Shared>, client: Client, job: LookupJob) {
     let v4 = client.records(&job.name, RecordType::A);
     let v6 = client.records(&job.name, RecordType::AAAA);
-    let mut under_way = UnderWay { shared: &shared, job: &job, result: None };
+    let mut under_way = LookupGuard { shared: &shared, job: &job, result: None };
     let early = |found: &_| shared.desk().early(Instant::now(), &job, found);
-    under_way.result = Some(found::both(v4, v6, early).await);
+    under_way.result = Some(addresses::both(v4, v6, early).await);
 }
 
 /// A look-up, reported to the desk whatever becomes of it: a panic must not leave its name behind as
 /// one that is under way for ever.
-struct UnderWay<'a> {
+struct LookupGuard<'a> {
     shared: &'a Shared,
-    job: &'a Job,
-    result: Option<Result<Found, ResolveError>>,
+    job: &'a LookupJob,
+    result: Option<Result<ResolvedAddresses, ResolveError>>,
 }
 
-impl Drop for UnderWay<'_> {
+impl Drop for LookupGuard<'_> {
     fn drop(&mut self) {
         let result = self.result.take().unwrap_or_else(|| Err(ended()));
         self.shared.desk().finish(Instant::now(), self.job, result);

@@ -11,7 +11,7 @@ use futures_util::future::{Either, LocalBoxFuture, ready};
 use tokio::net::{TcpSocket, TcpStream};
 
 use super::{
-    Answer, ClusterStates, Connect, ConnectError, Dialer, Question, Resolve, ResolveError,
+    Answer, ClusterStates, Connect, ConnectError, Dialer, DnsQuestion, Resolve, ResolveError,
 };
 use crate::types::UpstreamAddr;
 
@@ -48,7 +48,7 @@ impl Outside {
 }
 
 impl Resolve for Outside {
-    fn resolve<'a>(&'a self, question: Question<'a>) -> Answer<'a> {
+    fn resolve<'a>(&'a self, question: DnsQuestion<'a>) -> Answer<'a> {
         assert!(!question.name.starts_with("panic."), "a fault that a test asked for");
         let names = self.names.lock().unwrap();
         let result = names.get(question.name).cloned().ok_or(ResolveError::NoSuchName);

@@ -8,11 +8,14 @@ use tokio::sync::watch;
 use crate::{
     policy::Snapshot,
     source::Loaded,
-    tls::{Credentials, Places},
+    tls::{CredentialLocations, Credentials},
 };
 
 /// Follows configuration, files and Workload API, for as long as the runtime lives.
-pub(super) fn follow(places: Places, loaded: watch::Receiver<Loaded>) -> Arc<Credentials> {
+pub(super) fn follow(
+    places: CredentialLocations,
+    loaded: watch::Receiver<Loaded>,
+) -> Arc<Credentials> {
     let credentials = Arc::new(Credentials::new(places));
     let following = Arc::clone(&credentials);
     tokio::spawn(async move { tokio::join!(following.watch(), configure(&following, loaded)) });

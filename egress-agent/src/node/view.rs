@@ -14,7 +14,7 @@ use crate::{
         SetReport, TunnelReport,
     },
     bpf::Counters,
-    enforcement::{Condition, Modes, SetMode, Standing, Tally, mode_name},
+    enforcement::{Condition, EnforcedInterfaces, Modes, NodeCounters, SetMode, mode_name},
     policy::MeshConfig,
     source::Loaded,
     telemetry::{Exports, FlowLog},
@@ -32,13 +32,13 @@ pub(super) struct View {
     pub(super) healthy: watch::Receiver<HashSet<IpAddr>>,
     pub(super) modes: watch::Receiver<Modes>,
     pub(super) counters: Arc<Counters>,
-    pub(super) tally: Arc<Tally>,
+    pub(super) tally: Arc<NodeCounters>,
     pub(super) condition: Arc<Condition>,
     pub(super) credentials: Arc<Credentials>,
     /// Where the tunnel listens, and what it counts.
     pub(super) tunnel: (Vec<SocketAddr>, Arc<Stats>),
     /// Whether enforcement stands for a pod that starts.
-    pub(super) standing: Standing,
+    pub(super) standing: EnforcedInterfaces,
     /// What is exported over OTLP.
     pub(super) exports: Option<Arc<Exports>>,
 }
@@ -53,7 +53,7 @@ impl View {
             status: Box::new(move || AgentReport::Node(view.report())),
             snapshot: Box::new(move || loaded.borrow().snapshot.clone()),
             flows,
-            standing: Box::new(move |pod: &str, namespace| standing.stands(pod, namespace)),
+            standing: Box::new(move |pod: &str, namespace| standing.check(pod, namespace)),
             lost: Box::new(move || {
                 let events = lost.events();
                 events.lost_rate + events.lost_full + events.lost_unknown

@@ -10,7 +10,7 @@ pub use self::{
     announced::Announced,
     cgroup::{ContainerId, PodCgroup, PodUid, unified_path},
     cluster::ClusterPods,
-    table::{Sighting, Sightings, Table, UnknownInterface},
+    table::{ObservedInterface, ObservedInterfaces, Table, UnknownInterface},
 };
 
 use std::{net::IpAddr, sync::Arc};

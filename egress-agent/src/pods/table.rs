@@ -20,16 +20,16 @@ use crate::types::Workload;
 
 /// What the kernel shows at one moment.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Sightings {
+pub struct ObservedInterfaces {
     /// The cgroups of pods, below the cgroup2 mount.
     pub cgroups: BTreeMap<PodUid, PathBuf>,
     /// The pods' interfaces that are there.
-    pub interfaces: Vec<Sighting>,
+    pub interfaces: Vec<ObservedInterface>,
 }
 
 /// A pod's interface on the host's side, and what is behind it.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Sighting {
+pub struct ObservedInterface {
     /// Its index.
     pub ifindex: u32,
     /// Its name.
@@ -60,7 +60,7 @@ pub struct UnknownInterface {
 /// The pods of this node, and their interfaces.
 #[derive(Debug, Default)]
 pub struct Table {
-    pods: BTreeMap<PodUid, Known>,
+    pods: BTreeMap<PodUid, KnownPod>,
     cgroups: BTreeMap<PodUid, PathBuf>,
     interfaces: BTreeMap<u32, Interface>,
     /// Counts interfaces, in the order in which they were seen first.
@@ -68,7 +68,7 @@ pub struct Table {
 }
 
 #[derive(Debug)]
-struct Known {
+struct KnownPod {
     pod: Pod,
     /// The API server has deleted it.
     deleted: bool,
@@ -95,12 +95,12 @@ impl Table {
         for pod in pods {
             self.change(pod);
         }
-        self.forget();
+        self.remove_ended();
     }
 
     /// A pod that came or changed.
     pub fn change(&mut self, pod: Pod) {
-        self.pods.insert(pod.uid.clone(), Known { pod, deleted: false });
+        self.pods.insert(pod.uid.clone(), KnownPod { pod, deleted: false });
     }
 
     /// A pod that the API server has deleted. It stays itself as long as its cgroup is there.
@@ -108,12 +108,12 @@ impl Table {
         if let Some(known) = self.pods.get_mut(uid) {
             known.deleted = true;
         }
-        self.forget();
+        self.remove_ended();
     }
 
     /// What the kernel shows now.
-    pub fn see(&mut self, now: SystemTime, sightings: Sightings) {
-        let Sightings { cgroups, interfaces } = sightings;
+    pub fn see(&mut self, now: SystemTime, sightings: ObservedInterfaces) {
+        let ObservedInterfaces { cgroups, interfaces } = sightings;
         self.cgroups = cgroups;
         let there: BTreeSet<u32> = interfaces.iter().map(|sighting| sighting.ifindex).collect();
         self.interfaces.retain(|index, _| there.contains(index));
@@ -126,11 +126,11 @@ impl Table {
                 interface.since = now;
             }
         }
-        self.forget();
+        self.remove_ended();
     }
 
-    fn see_interface(&mut self, now: SystemTime, sighting: Sighting) {
-        let Sighting { ifindex, name, namespace, pods, addresses } = sighting;
+    fn see_interface(&mut self, now: SystemTime, sighting: ObservedInterface) {
+        let ObservedInterface { ifindex, name, namespace, pods, addresses } = sighting;
         let known = self.interfaces.get(&ifindex);
         // An index may come again, with another namespace behind it.
         let same = known.is_some_and(|known| {
@@ -162,7 +162,7 @@ impl Table {
     }
 
     /// Forgets deleted pods whose cgroups are gone.
-    fn forget(&mut self) {
+    fn remove_ended(&mut self) {
         let cgroups = &self.cgroups;
         self.pods.retain(|uid, known| !known.deleted || cgroups.contains_key(uid));
     }
@@ -171,7 +171,7 @@ impl Table {
     #[must_use]
     pub fn workloads(&self) -> Vec<Arc<Workload>> {
         let mut workloads = Vec::new();
-        for (uid, Known { pod, .. }) in &self.pods {
+        for (uid, KnownPod { pod, .. }) in &self.pods {
             let Some(cgroup) = self.cgroups.get(uid) else { continue };
             let interface = self.interface_of(pod);
             let addresses = interface.map(|(_, interface)| self.addresses(interface));

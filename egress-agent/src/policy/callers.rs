@@ -35,12 +35,12 @@ pub enum OwnPort {
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Callers {
     nodes: HashSet<IpAddr>,
-    workloads: HashMap<IpAddr, Known>,
+    workloads: HashMap<IpAddr, KnownCaller>,
 }
 
 /// What is known of a workload's address.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Known {
+struct KnownCaller {
     mode: Enforcement,
     /// It may be the address of the node, which the configuration does not name.
     may_be_node: bool,
@@ -59,7 +59,7 @@ impl Callers {
             let mode = mode.unwrap_or(Enforcement::Enforce);
             // A workload on a node's network is known by its cgroup: it has no interface of its own.
             let by_cgroup = workload.interface.is_none() && !workload.cgroups.is_empty();
-            let known = Known { mode, may_be_node: by_cgroup && !names_every_node };
+            let known = KnownCaller { mode, may_be_node: by_cgroup && !names_every_node };
             // A node's address is no workload's, whoever claims it.
             let addresses = workload.addresses.iter().map(IpAddr::to_canonical);
             for address in addresses.filter(|one| !mesh.node_addresses.contains_key(one)) {
@@ -87,10 +87,10 @@ impl Callers {
         }
         let served = if served.is_empty() {
             match self.workloads.get(&source) {
-                Some(Known { mode: Enforcement::Enforce, may_be_node }) => {
+                Some(KnownCaller { mode: Enforcement::Enforce, may_be_node }) => {
                     *may_be_node && port == OwnPort::ForNodes
                 }
-                Some(Known {
+                Some(KnownCaller {
                     mode: Enforcement::Audit | Enforcement::AuditRedirect | Enforcement::Exempt,
                     ..
                 })

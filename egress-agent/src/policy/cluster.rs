@@ -8,7 +8,9 @@ use std::{
     time::Duration,
 };
 
-use super::{ClusterLocality, ConsistentHash, EgressAddresses, Kept, KeyGroups, RateLimit};
+use super::{
+    ClusterHandles, ClusterLocality, ConsistentHash, EgressAddresses, KeyGroups, RateLimit,
+};
 use crate::types::{Host, Port};
 
 /// A cluster's key in statistics and logs: `outbound|443||edition.cnn.com`.
@@ -81,7 +83,7 @@ pub struct Cluster {
     /// What each workload may ask of it.
     pub rate: Option<Arc<RateLimit>>,
     /// What is looked up once for it.
-    pub kept: Kept,
+    pub kept: ClusterHandles,
 }
 
 impl Cluster {
@@ -104,7 +106,7 @@ impl Cluster {
             outlier: None,
             retry_budget: None,
             rate: None,
-            kept: Kept::default(),
+            kept: ClusterHandles::default(),
         }
     }
 }

@@ -21,7 +21,7 @@ pub enum PortMode {
 
 /// How a request or connection came in, which says what stages it goes through.
 #[derive(Clone, Copy, Debug)]
-pub enum Entry<'a> {
+pub enum EntryPoint<'a> {
     /// As the application dialled it: the mesh's stage, then the gateway's.
     Mesh,
     /// The same, through the tunnel of a node that may speak for the source.
@@ -30,7 +30,7 @@ pub enum Entry<'a> {
     Server(&'a Termination),
 }
 
-impl Entry<'_> {
+impl EntryPoint<'_> {
     /// How it came from the node.
     #[must_use]
     pub fn hop(self) -> Hop {
@@ -58,7 +58,7 @@ pub struct HttpRequest<'a> {
     /// Who asks.
     pub source: &'a Source,
     /// How the request came in.
-    pub entry: Entry<'a>,
+    pub entry: EntryPoint<'a>,
     /// The port it dialled.
     pub port: OriginalPort,
     /// Authority without port.

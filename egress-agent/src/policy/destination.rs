@@ -30,9 +30,9 @@ pub struct Provider {
     /// Who may use it.
     pub exported: Exported,
     /// How these clients reach it, where that differs from all others; the first that a client is of counts.
-    pub by_client: Vec<(Clients, Reached)>,
+    pub by_client: Vec<(Clients, VisibleDestination)>,
     /// How all others do.
-    pub others: Reached,
+    pub others: VisibleDestination,
 }
 
 /// Clients of a namespace.
@@ -68,7 +68,7 @@ impl Scoped for Provider {
 
 /// How a client's namespace reaches a destination: with the destination rules that it sees.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Reached {
+pub struct VisibleDestination {
     /// The cluster.
     pub cluster: Arc<Cluster>,
     /// The destination rules that count: `DestinationRule default/cnn`.
@@ -183,7 +183,11 @@ impl Destination {
 impl Provider {
     /// How a client of a namespace with these labels reaches it.
     #[must_use]
-    pub fn reached(&self, client: Option<&Namespace>, labels: Option<&Labels>) -> &Reached {
+    pub fn reached(
+        &self,
+        client: Option<&Namespace>,
+        labels: Option<&Labels>,
+    ) -> &VisibleDestination {
         let own = self.by_client.iter().find(|(clients, _)| {
             Some(&clients.namespace) == client
                 && (clients.labels.is_empty()

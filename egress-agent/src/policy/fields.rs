@@ -92,12 +92,12 @@ fn patterns(code: &str) -> Vec<(String, String)> {
     found
 }
 
-struct Readers {
+struct FieldReaders {
     code: String,
     patterns: Vec<(String, String)>,
 }
 
-impl Readers {
+impl FieldReaders {
     fn new(code: String) -> Self {
         Self { patterns: patterns(&code), code }
     }
@@ -117,7 +117,7 @@ impl Readers {
 #[test]
 fn every_compiled_field_is_read() {
     let product = product(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"));
-    let readers = Readers::new(acting(&product));
+    let readers = FieldReaders::new(acting(&product));
     let mut unread = BTreeSet::new();
     let mut count = 0;
     for (_, code) in product.iter().filter(|(path, _)| path.starts_with("policy/")) {
@@ -159,7 +159,7 @@ pub enum Mode {
         ("match mode { Mode::One { key } => key }", [false, false, true]),
         ("ConnectionPool { idle: 1, probes: 2 }", [false, false, false]),
     ] {
-        let readers = Readers::new(code.into());
+        let readers = FieldReaders::new(code.into());
         let found: Vec<_> = all.iter().map(|(item, field)| readers.read(item, field)).collect();
         assert_eq!(found, read, "{code}");
     }

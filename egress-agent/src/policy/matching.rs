@@ -9,7 +9,7 @@ use std::{
 
 use super::{
     HttpMatch, HttpRequest, HttpRule, PathRewrite, Redirect, RedirectPort, TcpRule, TextMatch,
-    TlsRule, Weighted,
+    TlsRule, WeightedDestination,
     path::{self, AmbiguousPath},
     trace::{self, Step},
 };
@@ -117,7 +117,7 @@ pub(super) fn tcp(rule: &TcpRule, port: Option<Port>, source: &Source) -> bool {
 }
 
 /// One of the destinations, by weight.
-pub(super) fn pick(targets: &[Weighted]) -> Option<&Weighted> {
+pub(super) fn pick(targets: &[WeightedDestination]) -> Option<&WeightedDestination> {
     if let [only] = targets {
         return Some(only);
     }

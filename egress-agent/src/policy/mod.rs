@@ -7,6 +7,7 @@ mod authorization;
 mod callers;
 mod claims;
 mod cluster;
+mod cluster_handles;
 mod consistent_hash;
 mod cors;
 mod credential_use;
@@ -22,13 +23,12 @@ mod fields;
 mod gateway;
 mod host_index;
 mod hosts;
-mod kept;
 mod locality;
 mod matching;
 mod path;
-mod place;
 mod protocol;
 mod rate;
+mod resource_path;
 mod rules;
 mod scope;
 mod server;
@@ -42,7 +42,7 @@ mod unmet;
 
 pub use authorization::{
     Attribute, Authorization, AuthorizationAction, AuthorizationPolicy, AuthorizationRule,
-    AuthorizationScope, Condition, Holds, RequestFacts, Subject, TextPattern, ValuePattern,
+    AuthorizationScope, Condition, RequestFacts, Subject, TextPattern, Truth, ValuePattern,
 };
 pub use callers::{Caller, Callers, OwnPort};
 pub use claims::is_claim;
@@ -51,6 +51,7 @@ pub use cluster::{
     Endpoint, HttpVersion, Keepalive, LoadBalancer, OutlierDetection, ProxyMethod, ProxyProtocol,
     RetryBudget, Warmup,
 };
+pub use cluster_handles::{ClusterHandles, HandleKind, HandleOwner};
 pub use consistent_hash::{
     ConsistentHash, HashCookie, HashKey, HashTable, hash_of, hash_of_address, hash_with,
 };
@@ -59,40 +60,39 @@ pub use credential_use::{
     BadCredential, CredentialFaults, CredentialUse, config_map_credential, config_map_of,
 };
 pub use decision::{
-    Denied, Entry, HeaderOps, HeaderText, HttpAction, HttpRequest, HttpRoute, PortMode, RetryOn,
-    RetryPolicy, TcpRoute, Termination, TlsConnection, TlsRoute, Upgrades,
+    Denied, EntryPoint, HeaderOps, HeaderText, HttpAction, HttpRequest, HttpRoute, PortMode,
+    RetryOn, RetryPolicy, TcpRoute, Termination, TlsConnection, TlsRoute, Upgrades,
 };
 pub use denied_cidrs::default_denied;
-pub use destination::{Client, Clients, Destination, Provider, Reached, Refusal};
+pub use destination::{Client, Clients, Destination, Provider, Refusal, VisibleDestination};
 pub use dial::{AddressGuard, is_nat64_prefix};
 pub use egress::{
-    Dialled, EgressAccess, EgressMode, EgressPolicy, EgressRule, EgressScope, EgressTable, Grant,
-    Granted, HttpLimits, LabelOperator, LabelRequirement, LabelSelector, NAMESPACE_NAME,
-    NamespaceLabels, NotGranted, PathBelow,
+    EgressAccess, EgressMode, EgressPolicy, EgressRule, EgressScope, EgressTable, Grant,
+    HttpLimits, LabelOperator, LabelRequirement, LabelSelector, MatchedRule, NAMESPACE_NAME,
+    NamespaceLabels, NotGranted, PathBelow, TcpTarget,
 };
 pub use egress_address::{EgressAddressSet, EgressAddresses, egress_addresses};
 pub use exemption::{ExemptDestination, Exemption, Transport};
 pub use gateway::{Accepted, GatewayPolicy};
 pub use host_index::HostIndex;
 pub use hosts::{HostPattern, HostTable};
-pub use kept::{Handle, Keeper, Kept};
 pub use locality::{
     ClusterLocality, Distribution, EndpointPlace, GroupHealth, Locality, LocalityPattern,
     LocalitySetting, Origin, Preferences, REGION, SUBZONE, ZONE,
 };
 pub use path::{PathNormalization, normalise};
-pub use place::{Place, Places};
 pub use protocol::Protocol;
 pub use rate::{Rate, RateLimit};
+pub use resource_path::{ResourcePath, ResourceStarts};
 pub use rules::{
     Abort, Delay, FAULT, HttpMatch, HttpOutcome, HttpRule, Mirror, PathRewrite, Redirect,
     RedirectPort, RouteSet, Rules, Service, StageRules, Target, TcpMatch, TcpRule, TlsMatch,
-    TlsRule, Weighted,
+    TlsRule, WeightedDestination,
 };
 pub use scope::{Exported, Scoped, preferred};
 pub use server::{EncryptedHello, Owner, Server, ServerProtocol};
 pub use server_tls::{
-    CipherSuite, CredentialFiles, CredentialSource, Inside, KeyGroup, KeyGroups, ServerTls,
+    CipherSuite, CredentialFiles, CredentialSource, InnerProtocol, KeyGroup, KeyGroups, ServerTls,
     ServerTlsMode, TlsVersion,
 };
 pub use snapshot::{

@@ -9,7 +9,7 @@ use regex::Regex;
 
 use super::{
     AuthorizationPolicy, Cluster, Destination, EgressPolicy, Exported, Hop, HostPattern,
-    HttpAction, Owner, Place, Protocol, RetryPolicy, Scoped, Server, SourceMatch, TextMatch,
+    HttpAction, Owner, Protocol, ResourcePath, RetryPolicy, Scoped, Server, SourceMatch, TextMatch,
 };
 use crate::types::{GatewayPort, Host, Namespace, OriginalPort, Port};
 
@@ -125,7 +125,7 @@ pub struct HttpRule {
     /// Where copies go.
     pub mirrors: Vec<Mirror>,
     /// Where it is written.
-    pub place: Place,
+    pub place: ResourcePath,
 }
 
 /// A destination of copies of requests.
@@ -162,7 +162,7 @@ pub enum Abort {
 #[derive(Clone, Debug)]
 pub enum HttpOutcome {
     /// It goes to one of these, by weight.
-    Route(Vec<Weighted>),
+    Route(Vec<WeightedDestination>),
     /// It is redirected.
     Redirect(Redirect),
     /// It is answered.
@@ -171,7 +171,7 @@ pub enum HttpOutcome {
 
 /// A destination with its share; at least one of a list has a weight above zero.
 #[derive(Clone, Debug)]
-pub struct Weighted {
+pub struct WeightedDestination {
     /// Relative share.
     pub weight: u32,
     /// The destination.
@@ -280,9 +280,9 @@ pub struct TlsRule {
     /// Alternatives.
     pub matches: Vec<TlsMatch>,
     /// Destinations.
-    pub targets: Vec<Weighted>,
+    pub targets: Vec<WeightedDestination>,
     /// Where it is written.
-    pub place: Place,
+    pub place: ResourcePath,
 }
 
 /// Conditions of a rule for TLS; all must hold.
@@ -302,9 +302,9 @@ pub struct TcpRule {
     /// Alternatives; empty matches everything.
     pub matches: Vec<TcpMatch>,
     /// Destinations.
-    pub targets: Vec<Weighted>,
+    pub targets: Vec<WeightedDestination>,
     /// Where it is written.
-    pub place: Place,
+    pub place: ResourcePath,
 }
 
 /// Conditions of a rule for raw TCP; all must hold.

@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use super::{HostPattern, Inside, Place, Protocol, ServerTls};
+use super::{HostPattern, InnerProtocol, Protocol, ResourcePath, ServerTls};
 use crate::types::{GatewayPort, Labels, Namespace};
 
 /// A `Gateway` of the Gateway API by its name, `default/cnn-egress-gateway`; absent for what Istio's resources and
@@ -26,7 +26,7 @@ pub struct Server {
     /// others: only what is routed to that `Gateway` reaches it.
     pub owner: Owner,
     /// Where it is written.
-    pub place: Place,
+    pub place: ResourcePath,
 }
 
 /// `encryptedClientHello`: what becomes of a ClientHello that has, or pretends to have, an encrypted
@@ -65,8 +65,8 @@ impl ServerProtocol {
             Self::Passthrough(_) => Protocol::Tls,
             Self::Tcp => Protocol::Tcp,
             Self::Terminate(tls) => match tls.inside {
-                Inside::Http => Protocol::Http,
-                Inside::Tcp => Protocol::Tcp,
+                InnerProtocol::Http => Protocol::Http,
+                InnerProtocol::Tcp => Protocol::Tcp,
             },
         }
     }

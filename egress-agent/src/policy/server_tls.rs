@@ -16,7 +16,7 @@ pub struct ServerTls {
     /// one that fits it.
     pub other_certificates: Vec<CredentialSource>,
     /// What is inside.
-    pub inside: Inside,
+    pub inside: InnerProtocol,
     /// Oldest version that is spoken.
     pub min_version: TlsVersion,
     /// Newest version that is spoken; never older than `min_version`.
@@ -111,7 +111,7 @@ pub struct CredentialFiles {
 
 /// What TLS carries.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Inside {
+pub enum InnerProtocol {
     /// HTTP/1.1 or HTTP/2, as ALPN settles it.
     Http,
     /// Any bytes.

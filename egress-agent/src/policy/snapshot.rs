@@ -11,8 +11,8 @@ use ipnet::{IpNet, Ipv6Net};
 
 use super::{
     CredentialUse, EgressAddressSet, EncryptedHello, ExemptDestination, Exemption, Hop, Keepalive,
-    KeyGroups, Locality, LocalitySetting, PathNormalization, Places, Rules, TunnelTls, Upgrades,
-    default_denied,
+    KeyGroups, Locality, LocalitySetting, PathNormalization, ResourceStarts, Rules, TunnelTls,
+    Upgrades, default_denied,
 };
 use crate::types::{
     GatewayPort, Host, Labels, Namespace, Node, OriginalPort, Port, Revisions, Selector, SpiffeId,
@@ -29,7 +29,7 @@ pub struct Snapshot {
     /// What gateways decide by.
     pub rules: Rules,
     /// Where the resources are written.
-    pub places: Arc<Places>,
+    pub places: Arc<ResourceStarts>,
     /// Which resources name which credentials.
     pub credential_uses: Arc<[CredentialUse]>,
     /// Which revisions of the product's own resources it was made of, where an API server has them.

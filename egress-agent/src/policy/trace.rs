@@ -9,7 +9,7 @@ use std::{
     sync::Arc,
 };
 
-use super::Place;
+use super::ResourcePath;
 use crate::types::{GatewayPort, OriginalPort};
 
 /// One step of a decision.
@@ -27,7 +27,7 @@ pub enum Step {
         protocol: &'static str,
     },
     /// A rule of a virtual service matches.
-    Rule(Place),
+    Rule(ResourcePath),
     /// One of several destinations is taken, by weight.
     Share {
         /// Its weight.
@@ -42,7 +42,7 @@ pub enum Step {
         /// What it does.
         protocol: String,
         /// Where it is.
-        place: Place,
+        place: ResourcePath,
     },
     /// A destination is looked up.
     Destination {
@@ -67,7 +67,7 @@ pub enum Step {
     /// No rule matches; this one is the nearest.
     Nearest {
         /// Where it is.
-        place: Place,
+        place: ResourcePath,
         /// The conditions that do not hold.
         unmet: Vec<String>,
     },
@@ -92,9 +92,9 @@ pub(super) fn is_asked() -> bool {
 }
 
 /// Ends the notes, also where a decision panics.
-struct Asking;
+struct TraceGuard;
 
-impl Drop for Asking {
+impl Drop for TraceGuard {
     fn drop(&mut self) {
         ASKED.set(false);
     }
@@ -104,7 +104,7 @@ impl Drop for Asking {
 pub fn traced<T>(decide: impl FnOnce() -> T) -> (T, Vec<Step>) {
     STEPS.with_borrow_mut(Vec::clear);
     ASKED.set(true);
-    let asking = Asking;
+    let asking = TraceGuard;
     let decided = decide();
     drop(asking);
     (decided, STEPS.take())

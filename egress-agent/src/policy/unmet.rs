@@ -2,7 +2,7 @@
 //! for a refusal's sentence, never for a decision.
 
 use super::{
-    HttpMatch, HttpRequest, HttpRule, Place, SourceMatch, TcpRule, TextMatch, TlsRule,
+    HttpMatch, HttpRequest, HttpRule, ResourcePath, SourceMatch, TcpRule, TextMatch, TlsRule,
     matching::{has_header, has_parameter},
     path,
     trace::{self, Step},
@@ -56,7 +56,7 @@ pub(super) fn tcp<'r>(
 
 /// The one with the fewest; the first of several. Empty where there is none. So that a refusal costs no
 /// more than a few rules, the others are not looked at.
-fn nearest<'r>(all: impl Iterator<Item = (&'r Place, Vec<String>)>) -> String {
+fn nearest<'r>(all: impl Iterator<Item = (&'r ResourcePath, Vec<String>)>) -> String {
     const EXAMINED: usize = 64;
     let failed = all.take(EXAMINED).filter(|(_, unmet)| !unmet.is_empty());
     let Some((place, unmet)) = failed.min_by_key(|(_, unmet)| unmet.len()) else {

@@ -63,7 +63,7 @@ impl Needs {
 }
 
 /// What an attempt comes to. The error is an outcome too, for `?` in a function that cannot go on.
-pub(super) type Tried = Result<Outcome, Outcome>;
+pub(super) type AttemptResult = Result<Outcome, Outcome>;
 
 /// One bypass technique.
 #[derive(Clone, Copy, Debug)]
@@ -78,7 +78,7 @@ pub struct Attempt {
     pub needs: Needs,
     /// Where it makes sense.
     pub families: Families,
-    pub(super) make: fn(&Try<'_>) -> Tried,
+    pub(super) make: fn(&RunningAttempt<'_>) -> AttemptResult,
 }
 
 impl Attempt {
@@ -94,7 +94,7 @@ impl Attempt {
 }
 
 /// An attempt that is being made.
-pub(super) struct Try<'a> {
+pub(super) struct RunningAttempt<'a> {
     pub(super) settings: &'a Settings,
     pub(super) needs: Needs,
     pub(super) token: Token,
@@ -103,7 +103,7 @@ pub(super) struct Try<'a> {
     pub(super) deadline: Instant,
 }
 
-impl Try<'_> {
+impl RunningAttempt<'_> {
     /// What is sent.
     pub(super) fn data(&self) -> Vec<u8> {
         self.token.bytes()

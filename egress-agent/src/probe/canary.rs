@@ -21,7 +21,7 @@ use tokio::{
 
 use super::{network::own_addresses, token::Token};
 pub use arrival::Arrival;
-use arrival::Tell;
+use arrival::ReportArrival;
 use capture::Capture;
 
 /// Ports that attempts have of their own: DNS, HTTP, HTTPS and QUIC, DNS over TLS; VXLAN, Geneve.
@@ -163,7 +163,7 @@ fn datagrams(addr: SocketAddr, protocol: Protocol) -> io::Result<UdpSocket> {
     UdpSocket::from_std(socket.into())
 }
 
-async fn accept(listener: TcpListener, protocol: &'static str, tell: Option<Tell>) {
+async fn accept(listener: TcpListener, protocol: &'static str, tell: Option<ReportArrival>) {
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
@@ -180,7 +180,7 @@ async fn converse(
     mut stream: TcpStream,
     peer: SocketAddr,
     protocol: &'static str,
-    tell: Option<Tell>,
+    tell: Option<ReportArrival>,
 ) {
     let (mut said, mut buffer) = (Vec::new(), [0; 2048]);
     while said.len() < 8192 {
@@ -206,7 +206,7 @@ async fn converse(
     }
 }
 
-async fn echo(socket: UdpSocket, protocol: &'static str, tell: Option<Tell>) {
+async fn echo(socket: UdpSocket, protocol: &'static str, tell: Option<ReportArrival>) {
     let mut buffer = vec![0; 65_536];
     loop {
         // An error is an ICMP message about an earlier answer.

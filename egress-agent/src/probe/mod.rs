@@ -26,7 +26,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use attempt::Try;
+use attempt::RunningAttempt;
 pub use attempt::{Attempt, Needs};
 pub use ip_family::{Families, Family};
 pub use network::Network;
@@ -124,7 +124,7 @@ fn outcome(case: &Case, settings: &Settings, start: Instant) -> Outcome {
     }
     let token = Token { id: settings.id, name: case.name() };
     let deadline = start + settings.timeout;
-    let this = Try { settings, needs, token, target, port: case.port, deadline };
+    let this = RunningAttempt { settings, needs, token, target, port: case.port, deadline };
     match (case.attempt.make)(&this) {
         Ok(outcome) | Err(outcome) => outcome,
     }

@@ -1,7 +1,7 @@
 //! Every attempt. What is missing here isn't tried.
 
 use super::{
-    attempt::{Attempt, Needs, Tried, Try},
+    attempt::{Attempt, AttemptResult, Needs, RunningAttempt},
     ip_family::Families,
     row::Row,
     techniques::{
@@ -19,7 +19,7 @@ const fn way(
     rows: &'static [Row],
     needs: Needs,
     families: Families,
-    make: fn(&Try<'_>) -> Tried,
+    make: fn(&RunningAttempt<'_>) -> AttemptResult,
 ) -> Attempt {
     Attempt { name, what, rows, needs, families, make }
 }

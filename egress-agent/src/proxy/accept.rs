@@ -18,11 +18,13 @@ use tokio::{
     time::sleep,
 };
 
-use super::{Downstream, Holder, Worker, connection, record::Record, transport::Transport, tunnel};
+use super::{
+    ConnectionOwner, Downstream, Worker, connection, record::Record, transport::Transport, tunnel,
+};
 use crate::{
-    net::Side,
+    net::RelayIo,
     policy::{Caller, Denied, Hop, OwnPort},
-    sys::spare::Spare,
+    sys::spare::SpareDescriptors,
     telemetry::Resource,
     types::{ClientAddr, LocalAddr, OriginalPort, Port, Source},
 };
@@ -49,7 +51,7 @@ pub(super) async fn accept(
     worker: Rc<Worker>,
     listener: TcpListener,
     kind: Listening,
-    spare: Rc<RefCell<Spare>>,
+    spare: Rc<RefCell<SpareDescriptors>>,
 ) {
     let mut back_off = BACK_OFF.0;
     let mut taken = 0_u32;
@@ -153,7 +155,7 @@ pub(super) fn downstream(
         encrypted_hello: false,
         tls: None,
         ending: None,
-        holder: Holder::default(),
+        holder: ConnectionOwner::default(),
         start: Instant::now(),
         start_time: SystemTime::now(),
     })

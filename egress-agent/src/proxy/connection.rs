@@ -11,17 +11,16 @@ use tokio::{
 };
 
 use super::{
-    Downstream, Worker,
-    act::Act,
-    forward,
+    Downstream, Worker, forward,
     http::{self, Version},
+    next_step::NextStep,
     record::Record,
-    refuse::{Manner, refuse},
+    refuse::{RefusalKind, refuse},
     terminate::terminate,
     transport::Transport,
 };
 use crate::{
-    net::Side,
+    net::RelayIo,
     policy::{Accepted, Denied, GatewayPolicy, TcpRoute, Termination, TlsConnection, TlsRoute},
     telemetry::ResponseFlag,
     types::{Host, OriginalDst},
@@ -39,15 +38,15 @@ pub(super) fn serve(
     downstream: Downstream,
     stream: Transport,
 ) -> impl Future<Output = ()> + 'static {
-    let deciding: LocalBoxFuture<'static, Act> =
+    let deciding: LocalBoxFuture<'static, NextStep> =
         Box::pin(decide(Rc::clone(&worker), downstream, stream));
     async move {
         let act = deciding.await;
         match act {
-            Act::Nothing => {}
-            Act::Http(serving) => serving.await,
+            NextStep::Nothing => {}
+            NextStep::Http(serving) => serving.await,
             // HTTP is not to pay for a relay.
-            Act::Forward(forward) => Box::pin(forward.run(&worker)).await,
+            NextStep::Forward(forward) => Box::pin(forward.run(&worker)).await,
         }
     }
 }
@@ -65,11 +64,11 @@ enum State {
     /// Policy has a route.
     Routed(TcpRoute, Option<Host>, BytesMut),
     /// Policy has none.
-    Denied(Denied, Manner, Option<Host>, BytesMut),
+    Denied(Denied, RefusalKind, Option<Host>, BytesMut),
     /// TLS is terminated here.
     Terminate(Termination, Option<Host>, BytesMut),
     /// It can't be understood.
-    Unreadable(Reason, Manner, BytesMut),
+    Unreadable(Reason, RefusalKind, BytesMut),
     /// A deadline passed.
     Late(BytesMut),
     /// The client went away, or the worker ends.
@@ -80,7 +79,7 @@ enum State {
     Http(Version, BytesMut),
 }
 
-async fn decide(worker: Rc<Worker>, mut downstream: Downstream, mut stream: Transport) -> Act {
+async fn decide(worker: Rc<Worker>, mut downstream: Downstream, mut stream: Transport) -> NextStep {
     let worker = &worker;
     let policy = match worker.policy() {
         Ok(policy) => policy,
@@ -88,7 +87,7 @@ async fn decide(worker: Rc<Worker>, mut downstream: Downstream, mut stream: Tran
             let record = Record::denied(worker, &downstream, &denied);
             stream.reset();
             record.finish(worker, downstream);
-            return Act::Nothing;
+            return NextStep::Nothing;
         }
     };
     let mut state = State::Accepted;
@@ -105,9 +104,9 @@ async fn decide(worker: Rc<Worker>, mut downstream: Downstream, mut stream: Tran
             }
             State::Http(version, read) => {
                 let worker = Rc::clone(worker);
-                let hop = http::Hop::Plain;
+                let hop = http::IncomingHop::Plain;
                 // The usual case pays for no other: a socket is served as a socket.
-                return Act::Http(match stream {
+                return NextStep::Http(match stream {
                     Transport::Plain(stream) => {
                         Box::pin(http::serve(worker, downstream, hop, stream, read, version))
                     }
@@ -131,13 +130,13 @@ async fn decide(worker: Rc<Worker>, mut downstream: Downstream, mut stream: Tran
                 | Transport::Posted(_)) => {
                     let mut record = Record::black_hole(worker, &downstream, Reason::WrongProtocol);
                     record.server_name = name.as_ref().map(Host::text);
-                    return end(worker, downstream, other, record, Manner::Reset, read).await;
+                    return end(worker, downstream, other, record, RefusalKind::Reset, read).await;
                 }
             },
             State::Routed(route, name, read) => {
                 let forward =
                     forward::prepare(worker, &policy, downstream, stream, route, name, read);
-                return forward.await.map_or(Act::Nothing, Act::Forward);
+                return forward.await.map_or(NextStep::Nothing, NextStep::Forward);
             }
             State::Denied(denied, manner, name, read) => {
                 let mut record = Record::denied(worker, &downstream, &denied);
@@ -157,18 +156,18 @@ async fn decide(worker: Rc<Worker>, mut downstream: Downstream, mut stream: Tran
             }
             State::Late(read) => {
                 let record = Record::local(worker, &downstream, Reason::Timeout);
-                return end(worker, downstream, stream, record, Manner::Reset, read).await;
+                return end(worker, downstream, stream, record, RefusalKind::Reset, read).await;
             }
             State::Evicted(read) => {
                 let record = Record::overflow(worker, &downstream);
-                return end(worker, downstream, stream, record, Manner::Reset, read).await;
+                return end(worker, downstream, stream, record, RefusalKind::Reset, read).await;
             }
             // A connection without a byte is a health check's: nothing to tell.
-            State::Gone(read) if read.is_empty() => return Act::Nothing,
+            State::Gone(read) if read.is_empty() => return NextStep::Nothing,
             State::Gone(read) => {
                 let mut record = Record::black_hole(worker, &downstream, Reason::Reset);
                 record.flags.set(ResponseFlag::DownstreamConnectionTermination);
-                return end(worker, downstream, stream, record, Manner::Reset, read).await;
+                return end(worker, downstream, stream, record, RefusalKind::Reset, read).await;
             }
         }
     }
@@ -180,14 +179,14 @@ async fn end(
     downstream: Downstream,
     stream: Transport,
     mut record: Record,
-    manner: Manner,
+    manner: RefusalKind,
     read: BytesMut,
-) -> Act {
+) -> NextStep {
     record.received = u64::try_from(read.len()).unwrap_or(u64::MAX);
     drop(read);
     refuse(worker, stream, manner).await;
     record.finish(worker, downstream);
-    Act::Nothing
+    NextStep::Nothing
 }
 
 fn accepted(policy: &Arc<GatewayPolicy>, downstream: &Downstream) -> State {
@@ -196,7 +195,7 @@ fn accepted(policy: &Arc<GatewayPolicy>, downstream: &Downstream) -> State {
     match policy.accept(source, *hop, *port, dialled) {
         Ok(Accepted::Detect) => State::Detect(BytesMut::new()),
         Ok(Accepted::Tcp(route)) => State::Routed(route, None, BytesMut::new()),
-        Err(denied) => State::Denied(denied, Manner::Reset, None, BytesMut::new()),
+        Err(denied) => State::Denied(denied, RefusalKind::Reset, None, BytesMut::new()),
     }
 }
 
@@ -214,10 +213,10 @@ async fn detected(
         stream.read_buf(&mut read).await
     };
     match within(worker, downstream, limits.first_byte, first).await {
-        Heard::Some => {}
-        Heard::Late => return State::Late(read),
-        Heard::Nothing => return State::Gone(read),
-        Heard::Evicted => return State::Evicted(read),
+        FirstBytes::Some => {}
+        FirstBytes::Late => return State::Late(read),
+        FirstBytes::Nothing => return State::Gone(read),
+        FirstBytes::Evicted => return State::Evicted(read),
     }
     let until = Instant::now() + limits.request_head;
     loop {
@@ -228,16 +227,16 @@ async fn detected(
             Parsed::Complete(Protocol::Http1) => return State::Http(Version::H1, read),
             Parsed::Complete(Protocol::Http2) => return State::Http(Version::H2, read),
             Parsed::Complete(Protocol::Unknown) => {
-                return State::Unreadable(Reason::WrongProtocol, Manner::Reset, read);
+                return State::Unreadable(Reason::WrongProtocol, RefusalKind::Reset, read);
             }
             Parsed::Incomplete => {}
         }
         let left = until.saturating_duration_since(Instant::now());
         match within(worker, downstream, left, stream.read_buf(&mut read)).await {
-            Heard::Some => {}
-            Heard::Late => return State::Late(read),
-            Heard::Nothing => return State::Gone(read),
-            Heard::Evicted => return State::Evicted(read),
+            FirstBytes::Some => {}
+            FirstBytes::Late => return State::Late(read),
+            FirstBytes::Nothing => return State::Gone(read),
+            FirstBytes::Evicted => return State::Evicted(read),
         }
     }
 }
@@ -263,7 +262,7 @@ async fn hello(
                     | HelloError::Malformed
                     | HelloError::DuplicateExtension(_) => Reason::BadRequest,
                 };
-                return State::Unreadable(reason, Manner::hello(error), read);
+                return State::Unreadable(reason, RefusalKind::hello(error), read);
             }
         }
         if read.capacity() - read.len() < FIRST_READ / 4 {
@@ -271,10 +270,10 @@ async fn hello(
         }
         let left = until.saturating_duration_since(Instant::now());
         match within(worker, downstream, left, stream.read_buf(&mut read)).await {
-            Heard::Some => {}
-            Heard::Late => return State::Late(read),
-            Heard::Nothing => return State::Gone(read),
-            Heard::Evicted => return State::Evicted(read),
+            FirstBytes::Some => {}
+            FirstBytes::Late => return State::Late(read),
+            FirstBytes::Nothing => return State::Gone(read),
+            FirstBytes::Evicted => return State::Evicted(read),
         }
     }
 }
@@ -288,7 +287,7 @@ fn named(
     let ClientHello { server_name, alpn: _, encrypted } = hello;
     let refuse = |reason, detail: &str, name| {
         let denied = Denied { reason, detail: detail.into(), matched: None };
-        (denied, Manner::tls(reason), name)
+        (denied, RefusalKind::tls(reason), name)
     };
     let (denied, manner, name) = match server_name {
         None => match policy.unnamed(downstream.port, downstream.hop).filter(|_| !encrypted) {
@@ -303,7 +302,7 @@ fn named(
                 Ok(TlsRoute::Forward(route)) => return State::Routed(route, Some(name), read),
                 Ok(TlsRoute::Terminate(to)) => return State::Terminate(to, Some(name), read),
                 Err(denied) => {
-                    let manner = Manner::tls(denied.reason);
+                    let manner = RefusalKind::tls(denied.reason);
                     (denied, manner, Some(name))
                 }
             }
@@ -313,7 +312,7 @@ fn named(
 }
 
 /// What came of waiting for bytes.
-enum Heard {
+enum FirstBytes {
     Some,
     /// The end, an error, or the worker's end.
     Nothing,
@@ -327,14 +326,14 @@ async fn within(
     downstream: &Downstream,
     limit: Duration,
     read: impl Future<Output = io::Result<usize>>,
-) -> Heard {
+) -> FirstBytes {
     tokio::select! {
         result = timeout_at(Instant::now() + limit, read) => match result {
-            Ok(Ok(0) | Err(_)) => Heard::Nothing,
-            Ok(Ok(_)) => Heard::Some,
-            Err(_) => Heard::Late,
+            Ok(Ok(0) | Err(_)) => FirstBytes::Nothing,
+            Ok(Ok(_)) => FirstBytes::Some,
+            Err(_) => FirstBytes::Late,
         },
-        () = worker.drain.expired() => Heard::Nothing,
-        () = downstream.holder.evicted() => Heard::Evicted,
+        () = worker.drain.expired() => FirstBytes::Nothing,
+        () = downstream.holder.evicted() => FirstBytes::Evicted,
     }
 }

@@ -14,15 +14,15 @@ use tokio::{
 
 use super::{
     Downstream, Work, Worker,
-    posted::Posted,
+    post_tunnel::PostTunnel,
     preface::{ask_proxy, proxy_header},
-    rates::{self, Counted, Meters},
+    rates::{self, Meters, RateUnit},
     record::Record,
-    refuse::{Manner, refuse},
+    refuse::{RefusalKind, refuse},
     transport::Transport,
 };
 use crate::{
-    net::{End, InFlight, Lease, Meter, Peer, Side, Upstream, relay},
+    net::{InFlight, Lease, Meter, Peer, RelayIo, RelayOutcome, Upstream, relay},
     policy::{Cluster, EgressAddresses, GatewayPolicy, KeyGroup, TcpRoute},
     telemetry::{ClusterStats, ConnectionGuard, EndpointGuard, ResponseFlag},
     tls::{Alpn, PeerEnded, TlsError, basic_authorization, negotiated_group},
@@ -36,7 +36,7 @@ pub(super) struct Forward {
     up: Transport,
     early: Vec<u8>,
     record: Record,
-    held: Held,
+    held: ConnectionGuards,
     work: Option<Work>,
     /// How long it may go without a byte.
     idle: Option<Duration>,
@@ -47,9 +47,9 @@ pub(super) struct Forward {
 }
 
 /// How a relayed connection ended.
-enum Ended {
+enum RelayEnded {
     /// By itself.
-    Relayed(End),
+    Relayed(RelayOutcome),
     /// It was open for as long as it may be.
     Over,
     /// With the worker, or for another source's sake.
@@ -57,7 +57,7 @@ enum Ended {
 }
 
 /// What is counted or limited as long as the connection is open.
-struct Held {
+struct ConnectionGuards {
     lease: Lease,
     _in_flight: Option<InFlight>,
     connection: ConnectionGuard,
@@ -78,7 +78,7 @@ pub(super) async fn prepare(
     let owner = || downstream.owner();
     let counted = || route.cluster.counted_as(route.host.as_ref());
     let metered = worker.rates.meters(route.rate_limits(), owner, counted);
-    let metered = metered.and_then(|meters| meters.count(Counted::Connection).map(|()| meters));
+    let metered = metered.and_then(|meters| meters.count(RateUnit::Connection).map(|()| meters));
     let TcpRoute { cluster, host, rates: _, from, audit } = route;
     let stats = worker.telemetry.stats.of(&cluster);
     let mut record = Record::opened(worker, &downstream, cluster.name.clone());
@@ -133,7 +133,7 @@ pub(super) async fn prepare(
         Err(reason) => {
             record.received = u64::try_from(read.len()).unwrap_or(u64::MAX);
             drop(read);
-            let manner = if is_tls { Manner::tls(reason) } else { Manner::Reset };
+            let manner = if is_tls { RefusalKind::tls(reason) } else { RefusalKind::Reset };
             match down {
                 Transport::Plain(stream) => refuse(worker, stream, manner).await,
                 Transport::Tunnel(stream) => refuse(worker, stream, manner).await,
@@ -156,7 +156,7 @@ async fn connect(
     downstream: &Downstream,
     stats: &Arc<ClusterStats>,
     record: &mut Record,
-) -> Result<(Transport, Held), Reason> {
+) -> Result<(Transport, ConnectionGuards), Reason> {
     let dialled = worker.dial(policy, (cluster, host), from, downstream, stats).await;
     let dialled = dialled.map_err(|error| {
         record.dial_failed(worker, stats, &error);
@@ -165,7 +165,7 @@ async fn connect(
     let Upstream { stream, addr, local, lease, in_flight, failed_attempts: _ } = dialled;
     record.upstream = Some(addr);
     record.upstream_local = Some(local);
-    let held = Held {
+    let held = ConnectionGuards {
         lease,
         _in_flight: in_flight,
         connection: stats.connection(),
@@ -244,7 +244,7 @@ async fn ready(
         let asking = timeout(cluster.pool.connect_timeout, asking);
         let late = || io::Error::new(io::ErrorKind::TimedOut, "the proxy did not answer in time");
         if let Some(framing) = asking.await.unwrap_or_else(|_| Err(late()))? {
-            transport = Transport::Posted(Box::new(Posted::new(transport, framing)));
+            transport = Transport::Posted(Box::new(PostTunnel::new(transport, framing)));
         }
     }
     Ok(transport)
@@ -294,12 +294,12 @@ impl Forward {
             let mut over = pin!(OptionFuture::from(until.map(|at| Box::pin(sleep_until(at)))));
             poll_fn(|cx| {
                 if let Poll::Ready(end) = relayed.as_mut().poll(cx) {
-                    return Poll::Ready(Ended::Relayed(end));
+                    return Poll::Ready(RelayEnded::Relayed(end));
                 }
                 if let Poll::Ready(Some(())) = over.as_mut().poll(cx) {
-                    return Poll::Ready(Ended::Over);
+                    return Poll::Ready(RelayEnded::Over);
                 }
-                downstream.holder.poll_ends(cx, &worker.drain).map(|()| Ended::Worker)
+                downstream.holder.poll_ends(cx, &worker.drain).map(|()| RelayEnded::Worker)
             })
             .await
         };
@@ -309,46 +309,48 @@ impl Forward {
     }
 
     /// Closes both ends, and logs how it went.
-    fn end(self: Box<Self>, worker: &Worker, end: Ended) {
+    fn end(self: Box<Self>, worker: &Worker, end: RelayEnded) {
         let Self { downstream, down, up, mut record, held, work, .. } = *self;
         match end {
-            Ended::Relayed(End::Closed) => held.lease.report(true),
-            Ended::Relayed(End::Idle) => {
+            RelayEnded::Relayed(RelayOutcome::Closed) => held.lease.report(true),
+            RelayEnded::Relayed(RelayOutcome::Idle) => {
                 record.flags.set(ResponseFlag::LocalReset);
                 record.details = Some("idle_timeout".into());
                 record.reason = Some(Reason::Timeout);
             }
-            Ended::Relayed(End::Reset(Peer::Downstream, error)) => match PeerEnded::of(&error) {
-                Some(ended) => {
-                    up.reset();
-                    worker.telemetry.stats.denied(ended.reason());
-                    record.ended(ended);
+            RelayEnded::Relayed(RelayOutcome::Reset(Peer::Downstream, error)) => {
+                match PeerEnded::of(&error) {
+                    Some(ended) => {
+                        up.reset();
+                        worker.telemetry.stats.denied(ended.reason());
+                        record.ended(ended);
+                    }
+                    None => {
+                        record.flags.set(ResponseFlag::DownstreamConnectionTermination);
+                        record.reason = Some(Reason::Reset);
+                    }
                 }
-                None => {
-                    record.flags.set(ResponseFlag::DownstreamConnectionTermination);
-                    record.reason = Some(Reason::Reset);
-                }
-            },
-            Ended::Relayed(End::Reset(Peer::Upstream, error)) => {
+            }
+            RelayEnded::Relayed(RelayOutcome::Reset(Peer::Upstream, error)) => {
                 held.lease.report(false);
                 record.flags.set(ResponseFlag::UpstreamConnectionTermination);
                 record.failure = Some(error.to_string());
                 record.reason = Some(Reason::Reset);
             }
             // Nobody may take a part of what is sent for the whole.
-            Ended::Over => {
+            RelayEnded::Over => {
                 down.reset();
                 up.reset();
                 record.flags.set(ResponseFlag::DurationTimeout);
                 record.details = Some("max_connection_duration".into());
                 record.reason = Some(Reason::Timeout);
             }
-            Ended::Worker if downstream.holder.is_evicted() => {
+            RelayEnded::Worker if downstream.holder.is_evicted() => {
                 down.reset();
                 up.reset();
                 record.overflowed(worker);
             }
-            Ended::Worker => {
+            RelayEnded::Worker => {
                 down.reset();
                 up.reset();
                 record.flags.set(ResponseFlag::LocalReset);

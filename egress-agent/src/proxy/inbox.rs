@@ -17,8 +17,8 @@ use bytes::Bytes;
 use h2::RecvStream;
 use http::HeaderMap;
 
-use super::Holder;
-use crate::net::{Arrivals, Pieces, Windows, stream_window};
+use super::ConnectionOwner;
+use crate::net::{ByteQueue, FrameObserver, Windows, stream_window};
 
 /// Most that a reader gets at once, in bytes.
 const PIECE: usize = 64 * 1024;
@@ -28,7 +28,7 @@ const ROOM: usize = 64 * 1024 * 1024;
 /// The streams of one connection.
 #[derive(Debug)]
 pub(super) struct Streams {
-    arrivals: Rc<Arrivals>,
+    arrivals: Rc<FrameObserver>,
     open: RefCell<HashMap<u32, Weak<RefCell<Inner>>>>,
     held: Cell<usize>,
     room: usize,
@@ -48,13 +48,13 @@ pub(super) struct Inbox {
 #[derive(Debug)]
 struct Inner {
     receive: RecvStream,
-    pieces: Pieces,
+    pieces: ByteQueue,
     /// What came after the pieces: the end of the data, or an error.
     end: Option<Result<(), h2::Error>>,
     /// What came after that.
     trailers: Option<HeaderMap>,
     /// The connection of a client that it is held for, or came from.
-    holder: Holder,
+    holder: ConnectionOwner,
     /// Who waits for more.
     reader: Option<Waker>,
 }
@@ -62,16 +62,16 @@ struct Inner {
 impl Streams {
     /// Of a connection whose streams have windows of at most `window` bytes. Together they may hold
     /// `room` bytes before windows are as small as they get.
-    pub(super) fn new(arrivals: Rc<Arrivals>, window: u32, room: usize) -> Rc<Self> {
+    pub(super) fn new(arrivals: Rc<FrameObserver>, window: u32, room: usize) -> Rc<Self> {
         let (open, held) = (RefCell::default(), Cell::new(0));
         let (room, windows) = (room.min(ROOM), Windows::new(window));
         Rc::new(Self { arrivals, open, held, room, most: window, windows })
     }
 
     /// A stream of theirs. What is held counts for the connection of `holder`.
-    pub(super) fn open(self: &Rc<Self>, receive: RecvStream, holder: Holder) -> Inbox {
+    pub(super) fn open(self: &Rc<Self>, receive: RecvStream, holder: ConnectionOwner) -> Inbox {
         let id = receive.stream_id().as_u32();
-        let (pieces, end, trailers, reader) = (Pieces::default(), None, None, None);
+        let (pieces, end, trailers, reader) = (ByteQueue::default(), None, None, None);
         let inner = Inner { receive, pieces, end, trailers, holder, reader };
         let inner = Rc::new(RefCell::new(inner));
         self.open.borrow_mut().insert(id, Rc::downgrade(&inner));
@@ -130,7 +130,7 @@ impl Streams {
         }
     }
 
-    fn let_go(&self, holder: &Holder, bytes: usize) {
+    fn let_go(&self, holder: &ConnectionOwner, bytes: usize) {
         self.held.set(self.held.get().saturating_sub(bytes));
         holder.let_go(bytes);
     }

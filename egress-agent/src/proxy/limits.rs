@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::net::Rhythm;
+use crate::net::PingInterval;
 
 /// How long things may take and how much there may be. Every wait has a deadline.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -23,9 +23,9 @@ pub struct Limits {
     /// Without a connection in a tunnel.
     pub tunnel_idle: Duration,
     /// When an HTTP/2 upstream is asked for a sign of life, and given up.
-    pub upstream_pulse: Rhythm,
+    pub upstream_pulse: PingInterval,
     /// The same of a tunnel's node.
-    pub tunnel_pulse: Rhythm,
+    pub tunnel_pulse: PingInterval,
     /// How long a refused client is given to take its refusal.
     pub linger: Duration,
     /// Largest ClientHello, in bytes of handshake message.
@@ -74,13 +74,13 @@ impl Default for Limits {
             stream_idle: Duration::from_secs(300),
             tls_handshake: Duration::from_secs(10),
             tunnel_idle: Duration::from_secs(900),
-            upstream_pulse: Rhythm {
+            upstream_pulse: PingInterval {
                 ask_after: Duration::from_secs(10),
                 give_up_after: Duration::from_secs(10),
                 between: Duration::from_secs(300),
                 always: false,
             },
-            tunnel_pulse: Rhythm {
+            tunnel_pulse: PingInterval {
                 ask_after: Duration::from_secs(15),
                 give_up_after: Duration::from_secs(10),
                 between: Duration::ZERO,

@@ -3,7 +3,6 @@
 pub mod http;
 
 mod accept;
-mod act;
 mod connection;
 mod details;
 mod drain;
@@ -11,13 +10,14 @@ mod forward;
 mod inbox;
 mod limiter;
 mod limits;
+mod next_step;
+mod ping_timeout;
 mod policy_cell;
-mod posted;
+mod post_tunnel;
 mod preface;
 mod rates;
 mod record;
 mod refuse;
-mod silence;
 mod terminate;
 mod transport;
 mod tunnel;
@@ -34,17 +34,17 @@ use egress_ebpf::reason::Reason;
 
 pub use self::{
     drain::Drain,
-    limiter::{Holder, Limiter, Permit, Queued, Unwritten, Work},
+    limiter::{ConnectionOwner, Limiter, Permit, Queued, UnwrittenBytes, Work},
     limits::Limits,
     policy_cell::PolicyCell,
     rates::{Rates, UsedRate},
     worker::{Listeners, Workers, WorkersConfig},
 };
 use crate::{
-    net::{Asker, Buffers, DialError, Dialer, Patience, Plan, Upstream},
+    net::{Buffers, DialContext, DialError, Dialer, Plan, Upstream, WaitPolicy},
     policy::{Cluster, Denied, EgressAddresses, GatewayPolicy, Hop},
     telemetry::{ClusterStats, Telemetry},
-    tls::{Credentials, Ending, Originator},
+    tls::{Credentials, Originator, RevocationSignal},
     types::{ClientAddr, DownstreamTls, Host, LocalAddr, OriginalPort, ShareOwner, Source},
 };
 
@@ -103,7 +103,7 @@ impl Worker {
 
     /// Completes when the connection must end at once: the worker ends, or another source needs the
     /// room that the source of this one has too much of.
-    async fn ends(&self, holder: &Holder) {
+    async fn ends(&self, holder: &ConnectionOwner) {
         tokio::select! {
             () = self.drain.expired() => {}
             () = holder.evicted() => {}
@@ -122,7 +122,7 @@ impl Worker {
     ) -> Result<Upstream, DialError> {
         let hash = cluster.hash.as_ref().and_then(|hash| hash.of_source(downstream.source.addr));
         let owner = downstream.owner();
-        let asker = Asker { owner: &owner, hash, from };
+        let asker = DialContext { owner: &owner, hash, from };
         let dialled = self.dialer.dial(policy, cluster, host, asker).await;
         self.count_members(cluster, stats);
         Self::count_dial(&dialled, stats);
@@ -135,7 +135,7 @@ impl Worker {
         policy: &GatewayPolicy,
         cluster: &Cluster,
         host: &Host,
-        asker: Asker<'_>,
+        asker: DialContext<'_>,
         stats: &ClusterStats,
     ) -> Result<Plan, DialError> {
         let plan = self.dialer.plan(policy, cluster, Some(host), asker).await;
@@ -149,7 +149,7 @@ impl Worker {
         cluster: &Cluster,
         plan: &Plan,
         owner: &ShareOwner,
-        patience: Patience,
+        patience: WaitPolicy,
         stats: &ClusterStats,
     ) -> Result<Upstream, DialError> {
         let dialled = self.dialer.connect(cluster, plan, owner, patience).await;
@@ -200,9 +200,9 @@ pub struct Downstream {
     /// TLS that was ended here, once it was.
     pub tls: Option<Arc<DownstreamTls>>,
     /// Where it is told that its certificates aren't good any more; `None` where it showed none.
-    pub ending: Option<Ending>,
+    pub ending: Option<RevocationSignal>,
     /// Its place among all connections.
-    pub holder: Holder,
+    pub holder: ConnectionOwner,
     /// When it was accepted, for durations.
     pub start: Instant,
     /// When it was accepted, for people.

@@ -8,7 +8,7 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
-use super::posted::Framing;
+use super::post_tunnel::Framing;
 use crate::policy::{ConnectTarget, ProxyMethod, ProxyProtocol};
 
 /// Bytes that the head of a proxy's answer may have.

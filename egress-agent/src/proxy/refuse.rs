@@ -7,7 +7,7 @@ use tokio::{
 };
 
 use super::Worker;
-use crate::{net::Side, wire::HelloError};
+use crate::{net::RelayIo, wire::HelloError};
 
 /// Bytes that a refused client may still send before it is cut off.
 const LINGER_BYTES: usize = 256 * 1024;
@@ -26,14 +26,14 @@ pub(super) enum Alert {
 
 /// How a refusal looks to the client.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Manner {
+pub(super) enum RefusalKind {
     /// A TLS client gets a fatal alert.
     Alert(Alert),
     /// Everybody else gets a reset.
     Reset,
 }
 
-impl Manner {
+impl RefusalKind {
     /// For a TLS client that policy, or the way to the upstream, refuses for this reason.
     pub(super) fn tls(reason: Reason) -> Self {
         Self::Alert(match reason {
@@ -132,8 +132,8 @@ impl Manner {
 }
 
 /// Refuses and closes.
-pub(super) async fn refuse<S: Side>(worker: &Worker, mut stream: S, manner: Manner) {
-    let Manner::Alert(alert) = manner else {
+pub(super) async fn refuse<S: RelayIo>(worker: &Worker, mut stream: S, manner: RefusalKind) {
+    let RefusalKind::Alert(alert) = manner else {
         stream.reset();
         return;
     };
@@ -153,7 +153,7 @@ pub(super) async fn refuse<S: Side>(worker: &Worker, mut stream: S, manner: Mann
 }
 
 /// Closes a connection on which the refusal was written already.
-pub(super) async fn leave<S: Side>(worker: &Worker, mut stream: S) {
+pub(super) async fn leave<S: RelayIo>(worker: &Worker, mut stream: S) {
     let until = Instant::now() + worker.limits.linger;
     let farewell = async {
         stream.shutdown().await?;
@@ -168,7 +168,7 @@ pub(super) async fn leave<S: Side>(worker: &Worker, mut stream: S) {
 
 /// Reads what the client still sends. Closing with bytes unread would make the kernel send a reset,
 /// and a reset overtakes the alert (RFC 9112 §9.6 has the same for HTTP).
-async fn drain<S: Side>(stream: &mut S) -> std::io::Result<()> {
+async fn drain<S: RelayIo>(stream: &mut S) -> std::io::Result<()> {
     let mut rest = LINGER_BYTES;
     let mut buffer = [0; 1024];
     while rest > 0 {

@@ -7,17 +7,16 @@ use egress_ebpf::reason::Reason;
 use tokio::{net::TcpStream, time::Instant};
 
 use super::{
-    Downstream, Worker,
-    act::Act,
-    forward,
+    Downstream, Worker, forward,
     http::{self, Version},
+    next_step::NextStep,
     record::Record,
-    refuse::{Manner, leave, refuse},
+    refuse::{RefusalKind, leave, refuse},
     transport::Transport,
 };
 use crate::{
-    net::{Rewound, Side},
-    policy::{Denied, Inside, Termination},
+    net::{PrefixedIo, RelayIo},
+    policy::{Denied, InnerProtocol, Termination},
     telemetry::ResponseFlag,
     tls::{Refused, accept},
     types::Host,
@@ -35,24 +34,24 @@ pub(super) async fn terminate(
     termination: Termination,
     name: Option<Host>,
     read: BytesMut,
-) -> Act {
+) -> NextStep {
     let config = match worker.credentials.server(&termination.tls) {
         Ok(config) => config,
         Err(unusable) => {
             let reason = Reason::NoServerCertificate;
             let record = failed(worker, &downstream, name.as_ref(), reason, unusable.to_string());
-            refuse(worker, stream, Manner::tls(reason)).await;
+            refuse(worker, stream, RefusalKind::tls(reason)).await;
             record.finish(worker, downstream);
-            return Act::Nothing;
+            return NextStep::Nothing;
         }
     };
     let deadline = Instant::now() + worker.limits.tls_handshake;
     let accepted = tokio::select! {
-        accepted = accept(config, Rewound::new(read.freeze(), stream), deadline) => accepted,
-        () = worker.drain.expired() => return Act::Nothing,
+        accepted = accept(config, PrefixedIo::new(read.freeze(), stream), deadline) => accepted,
+        () = worker.drain.expired() => return NextStep::Nothing,
         () = downstream.holder.evicted() => {
             Record::overflow(worker, &downstream).finish(worker, downstream);
-            return Act::Nothing;
+            return NextStep::Nothing;
         }
     };
     let (stream, tls) = match accepted {
@@ -65,7 +64,7 @@ pub(super) async fn terminate(
                 leave(worker, stream).await;
             }
             record.finish(worker, downstream);
-            return Act::Nothing;
+            return NextStep::Nothing;
         }
     };
     if let (Some(principal), Ok(policy)) = (tls.principal(), worker.policy()) {
@@ -76,19 +75,19 @@ pub(super) async fn terminate(
     let stream = stream.held_to(&worker.credentials, &termination.tls);
     downstream.ending = stream.ending();
     match termination.tls.inside {
-        Inside::Http => {
+        InnerProtocol::Http => {
             let version = match stream.tls().alpn_protocol() {
                 Some(b"h2") => Version::H2,
                 _ => Version::H1,
             };
-            let ended = http::Ended { termination, server_name: name };
-            let hop = http::Hop::Terminated(Box::new(ended));
+            let ended = http::TerminatedTls { termination, server_name: name };
+            let hop = http::IncomingHop::Terminated(Box::new(ended));
             let worker = Rc::clone(worker);
             let read = BytesMut::new();
             let serving = http::serve(worker, downstream, hop, Box::new(stream), read, version);
-            Act::Http(Box::pin(serving))
+            NextStep::Http(Box::pin(serving))
         }
-        Inside::Tcp => {
+        InnerProtocol::Tcp => {
             let decided = worker.policy().and_then(|policy| {
                 let route = policy.tcp_inside(&termination, named(&name)?, &downstream.source)?;
                 Ok((policy, route))
@@ -100,13 +99,13 @@ pub(super) async fn terminate(
                     record.server_name = name.as_ref().map(Host::text);
                     stream.reset();
                     record.finish(worker, downstream);
-                    return Act::Nothing;
+                    return NextStep::Nothing;
                 }
             };
             let down = Transport::Terminated(Box::new(stream));
             let read = BytesMut::new();
             let forward = forward::prepare(worker, &policy, downstream, down, route, name, read);
-            forward.await.map_or(Act::Nothing, Act::Forward)
+            forward.await.map_or(NextStep::Nothing, NextStep::Forward)
         }
     }
 }

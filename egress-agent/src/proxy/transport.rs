@@ -13,8 +13,8 @@ use tokio::{
 };
 use tokio_rustls::client::TlsStream;
 
-use super::{posted::Posted, tunnel::TunnelStream};
-use crate::{net::Side, tls::Terminated};
+use super::{post_tunnel::PostTunnel, tunnel::TunnelStream};
+use crate::{net::RelayIo, tls::Terminated};
 
 /// One end of a relay.
 pub(super) enum Transport {
@@ -27,7 +27,7 @@ pub(super) enum Transport {
     /// A stream of a node's tunnel.
     Tunnel(Box<TunnelStream>),
     /// Inside a `POST` to a proxy.
-    Posted(Box<Posted<Transport>>),
+    Posted(Box<PostTunnel<Transport>>),
 }
 
 impl Transport {
@@ -42,7 +42,7 @@ impl Transport {
     }
 }
 
-impl Side for Transport {
+impl RelayIo for Transport {
     fn plain(&self) -> Option<&TcpStream> {
         match self {
             Self::Plain(stream) => Some(stream),

@@ -26,7 +26,7 @@ use crate::{
     net::{
         Buffers, ClusterStates, Connector, Dialer, LookupLimits, Resolve, Resolver, ResolverSource,
     },
-    sys::{process::pin_to_core, spare::Spare},
+    sys::{process::pin_to_core, spare::SpareDescriptors},
     telemetry::Telemetry,
     tls::{CredentialStore, Credentials, Originator, TrustRoots},
 };
@@ -164,7 +164,7 @@ async fn shed(worker: Rc<Worker>) {
 /// A worker from its first connection to its last.
 pub(super) async fn work(worker: Rc<Worker>, listeners: Listeners) {
     let mut accepting = Vec::new();
-    let spare = Rc::new(RefCell::new(Spare::new(1)));
+    let spare = Rc::new(RefCell::new(SpareDescriptors::new(1)));
     let shedding = spawn_local(shed(Rc::clone(&worker)));
     let rousing = spawn_local(Rc::clone(&worker.limiter).rouse(worker.drain.clone()));
     let Listeners { captured, tunnels } = listeners;

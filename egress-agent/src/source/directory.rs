@@ -16,7 +16,7 @@ use thiserror::Error;
 
 use super::{
     stamp::{Fingerprint, parent},
-    verdicts::Generations,
+    verdicts::ObjectGenerations,
     watch::Watched,
 };
 use crate::config::{Discovered, RawFile};
@@ -46,7 +46,7 @@ pub struct Files {
     /// What a cluster says of itself.
     pub discovered: Discovered,
     /// The objects that the resources are, where they are some.
-    pub objects: Generations,
+    pub objects: ObjectGenerations,
 }
 
 /// A part of the configuration that couldn't be read. It is the environment's fault, and nothing

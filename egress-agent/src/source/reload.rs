@@ -21,7 +21,7 @@ use crate::{
     config::{self, LastGood, ListenerStatuses, Severity},
     policy::Snapshot,
     sys::retire::Retired,
-    types::Held,
+    types::ConfigurationStamp,
 };
 
 /// What is in force, and whether that is what the files say.
@@ -36,7 +36,7 @@ pub struct Loaded {
     /// Configurations refused since the start.
     pub rejected: u64,
     /// Which configuration `snapshot` was compiled from.
-    pub held: Held,
+    pub held: ConfigurationStamp,
     /// What became of the last one; `None` before the files were read.
     pub last: Option<Arc<LastReload>>,
 }
@@ -148,7 +148,7 @@ impl Publisher {
     fn built(&self, built: Built) {
         let Built { digest, read_at, compilation, .. } = built;
         let Compilation { snapshot, problems } = compilation;
-        let held = Held { digest, accepted_at: seconds(read_at), generation: 0 };
+        let held = ConfigurationStamp { digest, accepted_at: seconds(read_at), generation: 0 };
         self.publish(read_at, snapshot.map(|snapshot| (snapshot, held)), problems);
     }
 
@@ -164,7 +164,7 @@ impl Publisher {
     fn publish(
         &self,
         at: SystemTime,
-        accepted: Option<(Arc<Snapshot>, Held)>,
+        accepted: Option<(Arc<Snapshot>, ConfigurationStamp)>,
         problems: Vec<String>,
     ) {
         let last = LastReload { at, accepted: accepted.is_some(), problems: shortened(problems) };
@@ -176,7 +176,7 @@ impl Publisher {
                 Some((snapshot, held)) => {
                     loaded.accepted += 1;
                     replaced = loaded.snapshot.replace(snapshot);
-                    loaded.held = Held { generation: loaded.accepted, ..held };
+                    loaded.held = ConfigurationStamp { generation: loaded.accepted, ..held };
                     tracing::info!(
                         "configuration {} is in force ({})",
                         loaded.accepted,
@@ -352,7 +352,7 @@ mod tests {
             (Self { begun, go }, Box::new(compile))
         }
 
-        async fn begun(&mut self) -> String {
+        async fn started(&mut self) -> String {
             timeout(LONG, self.begun.recv()).await.expect("in time").unwrap()
         }
     }
@@ -379,14 +379,14 @@ mod tests {
         let (reload, mut receiver) = Reload::compiling(origin, compile);
         let again = reload.again();
         let running = tokio::spawn(reload.start().unwrap());
-        held.begun().await;
+        held.started().await;
         held.go.send(()).unwrap();
         let first = until(&mut receiver, |loaded| loaded.accepted == 1).await;
 
         // The thread of this runtime is that of the node: what it serves is served while the compiler
         // is held.
         again.notify_one();
-        held.begun().await;
+        held.started().await;
         let served = tokio::spawn(async { 7 });
         assert_eq!(timeout(LONG, served).await.unwrap().unwrap(), 7);
         let now = receiver.borrow().clone();
@@ -410,7 +410,7 @@ mod tests {
         let (mut held, compile) = Held::new();
         let (reload, receiver) = Reload::compiling(origin, compile);
         let running = tokio::spawn(reload.start().unwrap());
-        held.begun().await;
+        held.started().await;
         running.abort();
         assert!(timeout(LONG, running).await.unwrap().unwrap_err().is_cancelled());
         assert!(receiver.has_changed().is_err(), "nobody publishes now");
@@ -424,7 +424,7 @@ mod tests {
         let (mut held, compile) = Held::new();
         let mut builder = Builder::start(compile).unwrap();
         builder.submit(mesh("one: 1\n"));
-        assert_eq!(held.begun().await, "one: 1\n");
+        assert_eq!(held.started().await, "one: 1\n");
         builder.submit(mesh("two: 2\n"));
         builder.submit(mesh(DENY));
         assert!(!builder.is_idle());
@@ -433,7 +433,7 @@ mod tests {
         let built = timeout(LONG, builder.next()).await.unwrap();
         assert_eq!(built.digest, digest(&mesh(DENY)), "the first is outdated");
         assert!(built.compilation.snapshot.is_some() && builder.is_idle());
-        assert_eq!(held.begun().await, DENY, "the second was never compiled");
+        assert_eq!(held.started().await, DENY, "the second was never compiled");
     }
 
     #[tokio::test]
@@ -442,7 +442,7 @@ mod tests {
         let mut builder = Builder::start(compile).unwrap();
         builder.submit(mesh("number: 0\n"));
         for number in 1..=5 {
-            held.begun().await;
+            held.started().await;
             builder.submit(mesh(&format!("number: {number}\n")));
             held.go.send(()).unwrap();
         }
@@ -451,7 +451,7 @@ mod tests {
             let built = timeout(LONG, builder.next()).await.unwrap();
             assert_eq!(built.digest, digest(&mesh(&format!("number: {number}\n"))));
         }
-        held.begun().await;
+        held.started().await;
         held.go.send(()).unwrap();
         let last = timeout(LONG, builder.next()).await.unwrap();
         assert_eq!(last.digest, digest(&mesh("number: 5\n")));

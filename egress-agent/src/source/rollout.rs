@@ -56,13 +56,13 @@ struct State {
     nodes: BTreeMap<String, Vec<IpAddr>>,
     /// What was in force here, the newest last.
     history: VecDeque<Arc<Revisions>>,
-    heard_nodes: BTreeMap<String, Heard>,
-    heard_gateways: BTreeMap<IpAddr, Heard>,
+    heard_nodes: BTreeMap<String, AgentState>,
+    heard_gateways: BTreeMap<IpAddr, AgentState>,
 }
 
 /// What was heard of an agent.
 #[derive(Clone, Debug)]
-struct Heard {
+struct AgentState {
     at: Instant,
     revisions: Option<Arc<Revisions>>,
 }
@@ -205,7 +205,7 @@ impl Rollout {
         let state = self.state();
         let own = state.gateways.iter().find(|addr| state.own.contains(addr));
         let Some(own) = own.filter(|_| !state.stopped) else { return false };
-        let ready = |heard: &Heard| now.duration_since(heard.at) < GATEWAY_HOLDS;
+        let ready = |heard: &AgentState| now.duration_since(heard.at) < GATEWAY_HOLDS;
         state.heard_gateways.iter().all(|(addr, heard)| addr > own || !ready(heard))
     }
 
@@ -250,7 +250,7 @@ impl Rollout {
 
 impl State {
     /// What is known of an agent after its words, and whether that is news.
-    fn take(&self, now: Instant, before: Option<Heard>, digest: &str) -> (Heard, bool) {
+    fn take(&self, now: Instant, before: Option<AgentState>, digest: &str) -> (AgentState, bool) {
         let old = before.and_then(|before| before.revisions);
         let found = self.history.iter().rev().find(|one| one.digest() == digest).cloned();
         let revisions = match (digest, found) {
@@ -259,7 +259,7 @@ impl State {
             (_, None) => old.clone(),
         };
         let changed = revisions != old;
-        (Heard { at: now, revisions }, changed)
+        (AgentState { at: now, revisions }, changed)
     }
 }
 

@@ -28,12 +28,12 @@ pub struct Secrets(Arc<Shared>);
 struct Shared {
     namespace: String,
     wanted: watch::Sender<BTreeSet<String>>,
-    known: watch::Sender<Arc<Known>>,
+    known: watch::Sender<Arc<KnownSecrets>>,
 }
 
 /// What is known of those that are wanted.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-struct Known(BTreeMap<String, Secret>);
+struct KnownSecrets(BTreeMap<String, Secret>);
 
 /// What is known of a Secret.
 #[derive(Clone, PartialEq, Eq)]
@@ -127,7 +127,7 @@ impl Secrets {
             why.map(|why| Secret::Unknown(why.clone()))
         };
         self.0.known.send_if_modified(|known| {
-            let mut next = Known::clone(known);
+            let mut next = KnownSecrets::clone(known);
             next.0.retain(|name, _| names.contains(name));
             next.0.extend(all_beyond.filter_map(|name| Some((name.clone(), beyond(name)?))));
             let changed = **known != next;
@@ -164,7 +164,7 @@ impl Secrets {
     pub async fn settled(&self) {
         let wanted = self.0.wanted.borrow().clone();
         let mut known = self.0.known.subscribe();
-        let all = |known: &Arc<Known>| wanted.iter().all(|name| known.0.contains_key(name));
+        let all = |known: &Arc<KnownSecrets>| wanted.iter().all(|name| known.0.contains_key(name));
         // The sender is this very value's.
         drop(known.wait_for(all).await.map(drop));
     }
@@ -185,7 +185,7 @@ impl Secrets {
     }
 }
 
-impl Known {
+impl KnownSecrets {
     fn read(&self, directory: &Path, path: &Path) -> Result<Vec<u8>, Unreadable> {
         let mut parts = path.strip_prefix(directory).unwrap_or(path).iter();
         let part = parts.next().and_then(|name| name.to_str()).unwrap_or_default();
@@ -201,7 +201,7 @@ impl Known {
 
 /// Tells of changes.
 #[derive(Debug)]
-pub struct SecretChanges(watch::Receiver<Arc<Known>>);
+pub struct SecretChanges(watch::Receiver<Arc<KnownSecrets>>);
 
 impl SecretChanges {
     /// The next one.

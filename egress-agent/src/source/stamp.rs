@@ -9,10 +9,10 @@ use std::{
 /// What files looked like when their metadata was read; two equal ones are the same content, as far
 /// as the file system tells. Links count as what they lead to.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Fingerprint(Vec<(PathBuf, Option<Stamp>)>);
+pub struct Fingerprint(Vec<(PathBuf, Option<DirectoryStamp>)>);
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Stamp {
+struct DirectoryStamp {
     device: u64,
     inode: u64,
     size: u64,
@@ -37,9 +37,9 @@ impl Fingerprint {
     }
 }
 
-fn stamp(path: &Path) -> Option<Stamp> {
+fn stamp(path: &Path) -> Option<DirectoryStamp> {
     let metadata = fs::metadata(path).ok()?;
-    Some(Stamp {
+    Some(DirectoryStamp {
         device: metadata.dev(),
         inode: metadata.ino(),
         size: metadata.size(),

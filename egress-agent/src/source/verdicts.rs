@@ -78,7 +78,7 @@ pub(super) enum Outcome {
 
 /// The objects of a configuration, by the name that messages call them, with their generations.
 #[derive(Clone, Debug, Default)]
-pub struct Generations {
+pub struct ObjectGenerations {
     known: BTreeMap<String, i64>,
     /// Of the product's own kinds.
     revisions: Arc<Revisions>,
@@ -86,15 +86,15 @@ pub struct Generations {
     judged: Option<watch::Sender<Arc<Verdicts>>>,
 }
 
-impl PartialEq for Generations {
+impl PartialEq for ObjectGenerations {
     fn eq(&self, other: &Self) -> bool {
         self.known == other.known && self.revisions == other.revisions
     }
 }
 
-impl Eq for Generations {}
+impl Eq for ObjectGenerations {}
 
-impl Generations {
+impl ObjectGenerations {
     /// Of these objects.
     pub(super) fn new(
         known: BTreeMap<String, i64>,

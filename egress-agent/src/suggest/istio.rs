@@ -9,9 +9,9 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Earlier, InForce, Part, Suggestion,
+    EarlierRoutes, InForce, Part, Suggestion,
     names::name,
-    seen::{Evidence, Group, Seen, Spoken, Wanted},
+    observed_traffic::{Evidence, Group, ObservedTraffic, SuggestedDestination, SuggestedProtocol},
     yaml::{evidence, head, labels, quoted},
 };
 use crate::types::Labels;
@@ -28,7 +28,7 @@ pub struct GatewayPlace {
 }
 
 /// The ports of a host, and who wants each: with evidence, or by an earlier suggestion.
-type Ports = BTreeMap<(u16, Spoken), Vec<(Group, Option<Evidence>)>>;
+type Ports = BTreeMap<(u16, SuggestedProtocol), Vec<(Group, Option<Evidence>)>>;
 
 /// Hosts as the workloads of one namespace want them.
 type Hosts = BTreeMap<(String, String), Ports>;
@@ -36,17 +36,21 @@ type Hosts = BTreeMap<(String, String), Ports>;
 /// The resources, in parts of one host. Raw TCP is left out: the service behind an address is not known. `earlier` is
 /// what earlier suggestions allow that are in force: what of it is replaced is repeated.
 #[must_use]
-pub fn istio(seen: &Seen, gateway: &GatewayPlace, earlier: &[Earlier]) -> Suggestion {
+pub fn istio(
+    seen: &ObservedTraffic,
+    gateway: &GatewayPlace,
+    earlier: &[EarlierRoutes],
+) -> Suggestion {
     let mut text = head(seen);
     let mut before: Hosts = BTreeMap::new();
-    for (group, wanted) in earlier.iter().flat_map(Earlier::wanted) {
+    for (group, wanted) in earlier.iter().flat_map(EarlierRoutes::wanted) {
         add(&mut before, group, wanted, None);
     }
     let mut hosts = before.clone();
-    let mut raw: BTreeSet<(&str, &Wanted)> = BTreeSet::new();
+    let mut raw: BTreeSet<(&str, &SuggestedDestination)> = BTreeSet::new();
     for (group, all) in &seen.groups {
         for (wanted, evidence) in all {
-            if wanted.spoken == Spoken::Tcp {
+            if wanted.spoken == SuggestedProtocol::Tcp {
                 raw.insert((&group.namespace, wanted));
             } else {
                 add(&mut hosts, group.clone(), wanted.clone(), Some(*evidence));
@@ -56,11 +60,11 @@ pub fn istio(seen: &Seen, gateway: &GatewayPlace, earlier: &[Earlier]) -> Sugges
     repeat_wildcards(&mut hosts);
     // What is as before stays where it is.
     hosts.retain(|host, ports| before.get(host) != Some(ports));
-    for (namespace, Wanted { host, port, .. }) in raw {
+    for (namespace, SuggestedDestination { host, port, .. }) in raw {
         writeln!(text, "# Left out: raw TCP of {namespace} to {host} port {port}.").ok();
     }
     let mut replaced = BTreeMap::new();
-    for Earlier { namespace, host, place, routes } in earlier {
+    for EarlierRoutes { namespace, host, place, routes } in earlier {
         let key = (namespace.clone(), host.clone());
         if !hosts.contains_key(&key) {
             continue;
@@ -89,8 +93,8 @@ pub fn istio(seen: &Seen, gateway: &GatewayPlace, earlier: &[Earlier]) -> Sugges
 }
 
 /// Adds what a group wants. Evidence counts more than an earlier suggestion.
-fn add(hosts: &mut Hosts, group: Group, wanted: Wanted, evidence: Option<Evidence>) {
-    let Wanted { port, spoken, host } = wanted;
+fn add(hosts: &mut Hosts, group: Group, wanted: SuggestedDestination, evidence: Option<Evidence>) {
+    let SuggestedDestination { port, spoken, host } = wanted;
     let ports = hosts.entry((group.namespace.clone(), host)).or_default();
     let groups = ports.entry((port, spoken)).or_default();
     match groups.iter_mut().find(|(known, _)| *known == group) {
@@ -119,7 +123,11 @@ fn repeat_wildcards(hosts: &mut Hosts) {
                 let known = known.and_then(|ports| ports.get(&(*port, *spoken))).cloned();
                 for (group, evidence) in groups {
                     if known.iter().flatten().all(|(known, _)| known != group) {
-                        let wanted = Wanted { port: *port, spoken: *spoken, host: host.clone() };
+                        let wanted = SuggestedDestination {
+                            port: *port,
+                            spoken: *spoken,
+                            host: host.clone(),
+                        };
                         add(hosts, group.clone(), wanted, *evidence);
                     }
                 }
@@ -129,7 +137,7 @@ fn repeat_wildcards(hosts: &mut Hosts) {
 }
 
 /// `{number: 443, name: tls-443, protocol: TLS}`
-fn port_of(port: u16, spoken: Spoken) -> String {
+fn port_of(port: u16, spoken: SuggestedProtocol) -> String {
     let (name, protocol) = (spoken.name().to_ascii_lowercase(), spoken.name());
     format!("{{number: {port}, name: {name}-{port}, protocol: {protocol}}}")
 }
@@ -152,7 +160,8 @@ fn server(namespace: &str, host: &str, ports: &Ports, gateway: &GatewayPlace) ->
         labels(&gateway.labels, "    ")
     );
     for (port, spoken) in ports.keys() {
-        let tls = if *spoken == Spoken::Tls { "    tls: {mode: PASSTHROUGH}\n" } else { "" };
+        let tls =
+            if *spoken == SuggestedProtocol::Tls { "    tls: {mode: PASSTHROUGH}\n" } else { "" };
         let host = quoted(&format!("{namespace}/{host}"));
         write!(text, "  - port: {}\n{tls}    hosts: [{host}]\n", port_of(*port, *spoken)).ok();
     }
@@ -185,8 +194,8 @@ fn routes(namespace: &str, host: &str, ports: &Ports, gateway: &GatewayPlace) ->
         quoted(host)
     );
     for (wanted, kind, sni) in [
-        (Spoken::Http, "http", String::new()),
-        (Spoken::Tls, "tls", format!(", sniHosts: [{}]", quoted(host))),
+        (SuggestedProtocol::Http, "http", String::new()),
+        (SuggestedProtocol::Tls, "tls", format!(", sniHosts: [{}]", quoted(host))),
     ] {
         let here = || ports.iter().filter(|((_, spoken), _)| *spoken == wanted);
         if here().next().is_none() {

@@ -4,19 +4,19 @@
 //! What a workload asks for is its own word: a suggestion is to be read before it is applied. What cannot
 //! be allowed by a resource (UDP, forged sources, unknown workloads) is left out and counted.
 
-mod earlier;
+mod earlier_routes;
 mod istio;
 mod names;
+mod observed_traffic;
 mod policy;
-mod seen;
 mod suggestion;
 mod yaml;
 
 pub use self::{
-    earlier::Earlier,
+    earlier_routes::EarlierRoutes,
     istio::{GatewayPlace, istio},
+    observed_traffic::{Labelled, ObservedTraffic},
     policy::{applied, policies},
-    seen::{Labelled, Seen},
     suggestion::{InForce, Part, Suggestion},
 };
 

@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     InForce, Part, Suggestion,
-    seen::{Evidence, Group, Seen, Spoken, Wanted},
+    observed_traffic::{Evidence, Group, ObservedTraffic, SuggestedDestination, SuggestedProtocol},
     yaml::{evidence, head, labels, mark, name, quoted},
 };
 use crate::policy::{EgressPolicy, Snapshot};
@@ -32,7 +32,7 @@ pub fn applied(snapshot: &Snapshot) -> BTreeMap<String, String> {
 /// The resources, in parts of one policy. `applied` is what earlier suggestions there are in force: a policy that has
 /// the same name allows the same, and is not suggested again.
 #[must_use]
-pub fn policies(seen: &Seen, applied: &BTreeMap<String, String>) -> Suggestion {
+pub fn policies(seen: &ObservedTraffic, applied: &BTreeMap<String, String>) -> Suggestion {
     let mut head = head(seen);
     let mut parts = Vec::new();
     let mut names = Names::default();
@@ -61,7 +61,7 @@ struct Names<'a>(BTreeSet<(&'a str, String)>);
 impl<'a> Names<'a> {
     /// The name of the group and what tells these rules from others; the next number behind it where another policy has
     /// that.
-    fn next(&mut self, group: &'a Group, seen: &Seen, rules: &[Rule]) -> String {
+    fn next(&mut self, group: &'a Group, seen: &ObservedTraffic, rules: &[Rule]) -> String {
         let mut allowed = format!("{:?}", group.labels);
         for ((port, spoken), hosts) in rules {
             write!(allowed, "\n{port} {}", spoken.name()).ok();
@@ -86,11 +86,11 @@ impl<'a> Names<'a> {
 }
 
 /// A rule: hosts of one port.
-type Rule = ((u16, Spoken), Vec<(String, Evidence)>);
+type Rule = ((u16, SuggestedProtocol), Vec<(String, Evidence)>);
 
-fn rules(wanted: &BTreeMap<Wanted, Evidence>) -> Vec<Rule> {
-    let mut by_port: BTreeMap<(u16, Spoken), Vec<(String, Evidence)>> = BTreeMap::new();
-    for (Wanted { port, spoken, host }, evidence) in wanted {
+fn rules(wanted: &BTreeMap<SuggestedDestination, Evidence>) -> Vec<Rule> {
+    let mut by_port: BTreeMap<(u16, SuggestedProtocol), Vec<(String, Evidence)>> = BTreeMap::new();
+    for (SuggestedDestination { port, spoken, host }, evidence) in wanted {
         by_port.entry((*port, *spoken)).or_default().push((host.clone(), *evidence));
     }
     let chunks = by_port.into_iter().flat_map(|(port, hosts)| {
@@ -100,7 +100,7 @@ fn rules(wanted: &BTreeMap<Wanted, Evidence>) -> Vec<Rule> {
     chunks.collect()
 }
 
-fn policy(group: &Group, seen: &Seen, name: &str, rules: &[Rule]) -> String {
+fn policy(group: &Group, seen: &ObservedTraffic, name: &str, rules: &[Rule]) -> String {
     let mut text = String::new();
     if group.labels.is_empty() {
         let names = seen.names.get(group).into_iter().flatten().cloned();

@@ -13,23 +13,24 @@ use http::{HeaderMap, Method};
 use proptest::{collection::vec, prelude::*, sample::select, test_runner::TestRunner};
 
 use super::{
-    Earlier, GatewayPlace, InForce, Labelled, Seen, applied, policies as suggested_policies,
+    EarlierRoutes, GatewayPlace, InForce, Labelled, ObservedTraffic, applied,
+    policies as suggested_policies,
 };
 use crate::{
     config::{RawFile, compile},
-    explain::{Question, Url, Verdict, explain},
+    explain::{ExplainRequest, Url, Verdict, explain},
     policy::Snapshot,
     telemetry::{FlowRecord, FlowVerdict, flow_tests::dropped},
     types::Labels,
 };
 
 /// The resources as one text, with no earlier suggestion in force.
-fn policies(seen: &Seen) -> String {
+fn policies(seen: &ObservedTraffic) -> String {
     suggested_policies(seen, &BTreeMap::new()).to_string()
 }
 
 /// As Istio's resources, as one text.
-fn istio(seen: &Seen, gateway: &GatewayPlace, earlier: &[Earlier]) -> String {
+fn istio(seen: &ObservedTraffic, gateway: &GatewayPlace, earlier: &[EarlierRoutes]) -> String {
     super::istio(seen, gateway, earlier).to_string()
 }
 
@@ -106,9 +107,9 @@ fn one() -> impl Strategy<Value = Asked> {
     (0..WORKLOADS.len(), 0..HOSTS.len(), 0..SPOKEN.len())
 }
 
-fn seen(asked: &[Asked], wildcards: bool) -> Seen {
+fn seen(asked: &[Asked], wildcards: bool) -> ObservedTraffic {
     let flows: Vec<_> = asked.iter().map(|asked| flow(*asked)).collect();
-    let seen = Seen::of(&flows, &known());
+    let seen = ObservedTraffic::of(&flows, &known());
     if wildcards { seen.with_wildcards() } else { seen }
 }
 
@@ -134,7 +135,7 @@ fn compiled(files: &[RawFile]) -> Result<Arc<Snapshot>, TestCaseError> {
 }
 
 fn is_allowed(snapshot: &Arc<Snapshot>, workload: usize, url: &str) -> bool {
-    let question = Question {
+    let question = ExplainRequest {
         workload: Arc::clone(&snapshot.mesh.workloads[workload]),
         url: Url::parse(url).unwrap(),
         method: Method::GET,
@@ -206,7 +207,7 @@ fn a_second_suggestion_for_the_same_hosts_keeps_what_the_first_allows() {
         .run(&strategy, |(first, first_wildcards, second, second_wildcards)| {
             let text = istio(&seen(&first, first_wildcards), &gateway, &[]);
             let before = resources(&text);
-            let earlier = Earlier::of(&*compiled(&[file("1.yaml", &text)])?);
+            let earlier = EarlierRoutes::of(&*compiled(&[file("1.yaml", &text)])?);
             // The same evidence has the same names, whatever is in force.
             let again = resources(&istio(&seen(&first, first_wildcards), &gateway, &earlier));
             prop_assert!(again.keys().eq(before.keys()), "{:#?}\n{:#?}", again, before);
@@ -241,7 +242,7 @@ fn a_suggestion_that_was_changed_is_left_as_it_is() {
     let first = istio(&seen(&[(0, 0, 1)], false), &gateway, &[]);
     let after = |text: &str| {
         let snapshot = compiled(&[file("1.yaml", text)]).unwrap();
-        istio(&seen(&[(1, 0, 1), (1, 1, 1)], false), &gateway, &Earlier::of(&snapshot))
+        istio(&seen(&[(1, 0, 1), (1, 1, 1)], false), &gateway, &EarlierRoutes::of(&snapshot))
     };
     let replaced = after(&first);
     assert!(
@@ -284,7 +285,7 @@ fn what_no_resource_could_allow_is_left_out_and_counted() {
         FlowRecord { reason: Some("spoofed_source".into()), ..base.clone() },
         FlowRecord { verdict: FlowVerdict::Allow, ..base },
     ];
-    let seen = Seen::of(&flows, &[]);
+    let seen = ObservedTraffic::of(&flows, &[]);
     assert!(seen.is_empty());
     let text = policies(&seen);
     for line in [
@@ -298,7 +299,7 @@ fn what_no_resource_could_allow_is_left_out_and_counted() {
 
 #[test]
 fn without_labels_a_policy_is_for_the_namespace_and_says_so() {
-    let text = policies(&Seen::of(&[flow((0, 0, 0))], &[]));
+    let text = policies(&ObservedTraffic::of(&[flow((0, 0, 0))], &[]));
     assert!(
         text.contains("# For every pod of the namespace: no labels are known of web."),
         "{text}"
@@ -328,7 +329,7 @@ fn no_policy_has_the_name_of_another() {
     let known: Vec<_> = known.collect();
     let flows =
         known.iter().map(|pod| FlowRecord { workload: Some(pod.name.clone()), ..flow((0, 0, 0)) });
-    let text = policies(&Seen::of(&flows.collect::<Vec<_>>(), &known));
+    let text = policies(&ObservedTraffic::of(&flows.collect::<Vec<_>>(), &known));
     let names = text.lines().filter_map(|line| line.strip_prefix("  name: "));
     let mut names: Vec<_> = names.collect();
     assert_eq!(names.len(), apps.len(), "{text}");
@@ -353,7 +354,7 @@ fn no_policy_has_the_name_of_another() {
 fn a_second_suggestion_adds_to_the_first() {
     let gateway = gateway();
     let [first, second] = [(0, 0, 0), (0, 1, 0)].map(|asked| seen(&[asked], false));
-    let as_istio = |seen: &Seen| istio(seen, &gateway, &[]);
+    let as_istio = |seen: &ObservedTraffic| istio(seen, &gateway, &[]);
     for (one, other) in
         [(policies(&first), policies(&second)), (as_istio(&first), as_istio(&second))]
     {
@@ -401,7 +402,7 @@ fn suggestions_in_one_directory_are_one_configuration() {
                 let snapshot = compiled(&files)?;
                 let seen = seen(batch, false);
                 let suggestion = if as_istio {
-                    super::istio(&seen, &gateway, &Earlier::of(&snapshot))
+                    super::istio(&seen, &gateway, &EarlierRoutes::of(&snapshot))
                 } else {
                     suggested_policies(&seen, &applied(&snapshot))
                 };

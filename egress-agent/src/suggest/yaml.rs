@@ -5,11 +5,11 @@ use std::fmt::Write as _;
 use aws_lc_rs::digest::{SHA256, digest};
 use jiff::Timestamp;
 
-use super::seen::{Evidence, Group, Seen};
+use super::observed_traffic::{Evidence, Group, ObservedTraffic};
 use crate::types::Labels;
 
 /// What stands above all.
-pub(super) fn head(seen: &Seen) -> String {
+pub(super) fn head(seen: &ObservedTraffic) -> String {
     let all = seen.groups.values().flat_map(|wanted| wanted.values());
     let count: u64 = all.map(|evidence| evidence.count).sum();
     let flows = if count == 1 { "flow" } else { "flows" };
@@ -46,7 +46,7 @@ pub(super) fn labels(labels: &Labels, indent: &str) -> String {
 }
 
 /// A name for a resource of the group: that of its `app` label or of its only workload.
-pub(super) fn name(group: &Group, seen: &Seen) -> String {
+pub(super) fn name(group: &Group, seen: &ObservedTraffic) -> String {
     let label = ["app.kubernetes.io/name", "app"].iter().find_map(|key| group.labels.get(*key));
     let names = seen.names.get(group);
     let only = names.filter(|names| names.len() == 1).and_then(|names| names.first());

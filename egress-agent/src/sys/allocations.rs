@@ -45,12 +45,12 @@ impl Sub for Allocations {
 }
 
 /// The system's allocator, counted by thread.
-struct Counting;
+struct CountingAllocator;
 
 #[global_allocator]
-static COUNTING: Counting = Counting;
+static COUNTING: CountingAllocator = CountingAllocator;
 
-impl Counting {
+impl CountingAllocator {
     fn count(change: impl FnOnce(&mut Allocations)) {
         // What a thread asks for while it is torn down is not counted.
         let counted = COUNTS.try_with(|cell| {
@@ -76,7 +76,7 @@ impl Counting {
 
 // SAFETY: every call is the system allocator's own, with the same arguments. Counting allocates
 // nothing: the cell lives in the thread's own storage, is made by a constant and has no destructor.
-unsafe impl GlobalAlloc for Counting {
+unsafe impl GlobalAlloc for CountingAllocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         Self::made(layout.size());
         // SAFETY: the caller's promise about `layout` is passed on.

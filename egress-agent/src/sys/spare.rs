@@ -4,12 +4,12 @@ use std::{fs::File, os::fd::OwnedFd};
 
 /// Open descriptors without a use: closing one makes room for another file.
 #[derive(Debug)]
-pub struct Spare {
+pub struct SpareDescriptors {
     held: Vec<OwnedFd>,
     wanted: usize,
 }
 
-impl Spare {
+impl SpareDescriptors {
     /// As many as can be had, `wanted` at most.
     #[must_use]
     pub fn new(wanted: usize) -> Self {
@@ -38,7 +38,7 @@ mod tests {
 
     #[test]
     fn what_is_released_comes_back() {
-        let mut spare = Spare::new(2);
+        let mut spare = SpareDescriptors::new(2);
         assert!(spare.release() && spare.release());
         assert!(!spare.release());
         spare.refill();

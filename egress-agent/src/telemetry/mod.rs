@@ -28,7 +28,7 @@ pub use cluster::{
 };
 pub use entry::{AccessLogEntry, ForwardedFor, ResponseFlag, ResponseFlags};
 pub use flow::{
-    FlowLog, FlowRecord, FlowVerdict, Follower, GATEWAY_HOOK, Seen, TUNNEL_HOOK, rfc3339,
+    FlowLog, FlowRecord, FlowVerdict, FollowItem, Follower, GATEWAY_HOOK, TUNNEL_HOOK, rfc3339,
 };
 pub(crate) use flow::{cut, kept_labels};
 pub use handshakes::{TlsPeer, count_handshake, handshakes};

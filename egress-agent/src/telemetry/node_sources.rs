@@ -21,11 +21,11 @@ const SHOWN: Duration = Duration::from_secs(600);
 #[derive(Debug, Default)]
 pub struct NodeSources {
     count: AtomicU64,
-    seen: Mutex<BTreeMap<IpAddr, Seen>>,
+    seen: Mutex<BTreeMap<IpAddr, SourceSeen>>,
 }
 
 #[derive(Debug)]
-struct Seen {
+struct SourceSeen {
     node: Arc<str>,
     count: u64,
     last: Instant,
@@ -47,7 +47,7 @@ impl NodeSources {
         }
         let has_room = seen.len() < MOST;
         if has_room {
-            seen.insert(address, Seen { node: Arc::clone(node), count: 1, last: now });
+            seen.insert(address, SourceSeen { node: Arc::clone(node), count: 1, last: now });
         }
         has_room
     }

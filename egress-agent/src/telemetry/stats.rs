@@ -17,14 +17,14 @@ use super::{
     SeriesKey, TunnelStats, series::SeriesTable,
 };
 use crate::{
-    policy::{Cluster, ClusterName, Handle, Keeper},
+    policy::{Cluster, ClusterName, HandleKind, HandleOwner},
     types::{DownstreamTls, UpstreamAddr, Workload},
 };
 
 /// All counters of the process, shared by its workers.
 #[derive(Debug)]
 pub struct Stats {
-    keeper: Keeper,
+    keeper: HandleOwner,
     /// Replaced as a whole, so that looking a cluster up takes no lock.
     clusters: ArcSwap<HashMap<ClusterName, Arc<ClusterStats>>>,
     /// Held while `clusters` is replaced.
@@ -50,7 +50,7 @@ impl Default for Stats {
             (ClusterName::passthrough(), Arc::clone(&passthrough)),
         ];
         Self {
-            keeper: Keeper::default(),
+            keeper: HandleOwner::default(),
             clusters: ArcSwap::from_pointee(clusters.into()),
             writing: Mutex::new(()),
             black_hole,
@@ -90,7 +90,7 @@ impl Stats {
     /// The counters of a configuration's cluster, looked up once.
     #[must_use]
     pub fn of(&self, cluster: &Cluster) -> Arc<ClusterStats> {
-        cluster.kept.get(Handle::Stats, self.keeper, || self.cluster(&cluster.name))
+        cluster.kept.get(HandleKind::Stats, self.keeper, || self.cluster(&cluster.name))
     }
 
     /// A new configuration has these clusters: they show up with zeros at once, and those that are

@@ -12,16 +12,19 @@ use tokio::{
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
-use super::{AcceptError, config::negotiated_group, judged::Judged, server, x509::CertificateInfo};
+use super::{
+    AcceptError, config::negotiated_group, revocable::RevocableStream, server,
+    x509::CertificateInfo,
+};
 use crate::{
-    net::{Rewound, Side},
+    net::{PrefixedIo, RelayIo},
     policy::KeyGroup,
     telemetry::{TlsPeer, count_handshake},
     types::DownstreamTls,
 };
 
-/// A client's connection inside TLS. It is judged once [`Judged::held_to`] was called.
-pub type Terminated = Judged<TlsStream<Rewound<TcpStream>>>;
+/// A client's connection inside TLS. It is judged once [`RevocableStream::held_to`] was called.
+pub type Terminated = RevocableStream<TlsStream<PrefixedIo<TcpStream>>>;
 
 /// A handshake that failed. The alert was written; what is left is to close, so that it arrives.
 #[derive(Debug)]
@@ -38,14 +41,14 @@ pub struct Refused {
 /// [`Refused`]; nothing of what the client may have sent was taken.
 pub async fn accept(
     config: Arc<ServerConfig>,
-    stream: Rewound<TcpStream>,
+    stream: PrefixedIo<TcpStream>,
     deadline: Instant,
 ) -> Result<(Terminated, DownstreamTls), Refused> {
     let accepting = TlsAcceptor::from(config).accept(stream).into_fallible();
     match timeout_at(deadline, accepting).await {
         Ok(Ok(stream)) => {
             let known = known(&stream);
-            Ok((Judged::never(stream), known))
+            Ok((RevocableStream::never(stream), known))
         }
         Ok(Err((error, stream))) => {
             let error = AcceptError::from_io(&error);
@@ -56,7 +59,7 @@ pub async fn accept(
 }
 
 /// What the handshake told of the client.
-fn known(stream: &TlsStream<Rewound<TcpStream>>) -> DownstreamTls {
+fn known(stream: &TlsStream<PrefixedIo<TcpStream>>) -> DownstreamTls {
     let tls = stream.get_ref().1;
     let version = match tls.protocol_version() {
         Some(ProtocolVersion::TLSv1_2) => "TLSv1.2",
@@ -81,7 +84,7 @@ fn known(stream: &TlsStream<Rewound<TcpStream>>) -> DownstreamTls {
     }
 }
 
-impl Side for TlsStream<Rewound<TcpStream>> {
+impl RelayIo for TlsStream<PrefixedIo<TcpStream>> {
     fn plain(&self) -> Option<&TcpStream> {
         None
     }

@@ -2,7 +2,7 @@
 
 use std::{env, path::PathBuf};
 
-use super::{CredentialStore, Places, WorkloadApi};
+use super::{CredentialLocations, CredentialStore, WorkloadApi};
 
 /// Where the standard has workloads look for the socket (SPIFFE Workload Endpoint §4).
 const ENDPOINT: &str = "SPIFFE_ENDPOINT_SOCKET";
@@ -36,7 +36,7 @@ impl CertificateArgs {
     ///
     /// # Errors
     /// `SPIFFE_ENDPOINT_SOCKET` counts, and names no socket.
-    pub fn places(&self) -> anyhow::Result<Places> {
+    pub fn places(&self) -> anyhow::Result<CredentialLocations> {
         let Self { credentials_dir, identity_dir, workload_api, identity_crl } = self;
         let workload_api = match (workload_api, identity_dir, env::var(ENDPOINT)) {
             (Some(api), ..) => Some(api.clone()),
@@ -45,7 +45,7 @@ impl CertificateArgs {
             ),
             (None, ..) => None,
         };
-        Ok(Places {
+        Ok(CredentialLocations {
             credentials: credentials_dir.clone().map(CredentialStore::Directory),
             identity: identity_dir.clone(),
             workload_api: workload_api.map(|api| api.socket().to_owned()),

@@ -19,7 +19,7 @@ use rustls_pki_types::CertificateDer;
 
 use super::{
     TlsError,
-    credential::{CredentialStore, Located, Places},
+    credential::{CredentialLocations, CredentialStore, Located},
     pem,
     verify::{Names, Verifier},
     x509::sha256,
@@ -148,7 +148,7 @@ pub fn negotiated_group(connection: &CommonState) -> Option<KeyGroup> {
 
 /// What a file looked like when it was read.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Stamp {
+pub(super) struct FileStamp {
     path: PathBuf,
     modified: Option<SystemTime>,
     len: Option<u64>,
@@ -185,7 +185,10 @@ impl Files {
             let (roots, crl) = (tls.ca_certificates.clone(), tls.ca_crl.clone());
             return Ok(Self { pair: mutual, roots, crl, secrets: None });
         };
-        let places = Places { credentials: credentials.cloned(), ..Places::default() };
+        let places = CredentialLocations {
+            credentials: credentials.cloned(),
+            ..CredentialLocations::default()
+        };
         let located = places.locate(&CredentialSource::Named(Arc::clone(name)));
         let located = located.map_err(|error| {
             file(Path::new(&format!("credentialName {name}")), error.to_string())
@@ -213,18 +216,18 @@ impl Files {
     }
 
     /// How they look now.
-    pub(super) fn stamps(&self) -> Vec<Stamp> {
+    pub(super) fn stamps(&self) -> Vec<FileStamp> {
         let Self { pair, roots, crl, secrets } = self;
         let pair = pair.iter().flat_map(|(certificate, key)| [certificate, key]);
         let stamp = |path: &PathBuf| {
             if let Some(secrets) = secrets {
                 let digest = secrets.get(path).ok().map(sha256);
-                return Stamp { path: path.clone(), modified: None, len: None, digest };
+                return FileStamp { path: path.clone(), modified: None, len: None, digest };
             }
             let metadata = fs::metadata(path).ok();
             let modified = metadata.as_ref().and_then(|metadata| metadata.modified().ok());
             let len = metadata.map(|metadata| metadata.len());
-            Stamp { path: path.clone(), modified, len, digest: None }
+            FileStamp { path: path.clone(), modified, len, digest: None }
         };
         pair.chain(roots).chain(crl).map(stamp).collect()
     }

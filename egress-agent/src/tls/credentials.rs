@@ -33,8 +33,8 @@ use self::{
 };
 pub use self::{served::Unusable, slot::CredentialState};
 use super::{
-    credential::{CredentialStore, Located, Places},
-    workload_api::{Given, WorkloadApi},
+    credential::{CredentialLocations, CredentialStore, Located},
+    workload_api::{WorkloadApi, WorkloadMaterial},
 };
 use crate::{
     policy::{BadCredential, ClientTls, CredentialFaults, CredentialUse, ServerTls, TunnelTls},
@@ -56,7 +56,7 @@ const ANSWER: Duration = Duration::from_secs(2);
 /// One a process, shared by its workers.
 #[derive(Debug, Default)]
 pub struct Credentials {
-    places: Places,
+    places: CredentialLocations,
     state: Mutex<State>,
     /// Replaced as a whole, so that looking a configuration up takes no lock.
     served: ArcSwap<Served>,
@@ -79,7 +79,7 @@ struct State {
     /// As last read.
     files: FileContents,
     /// As the Workload API last gave it.
-    given: Given,
+    given: WorkloadMaterial,
     /// Which resources name which credentials.
     uses: Arc<[CredentialUse]>,
 }
@@ -87,7 +87,7 @@ struct State {
 impl Credentials {
     /// Credentials in these places; none are wanted yet.
     #[must_use]
-    pub fn new(places: Places) -> Self {
+    pub fn new(places: CredentialLocations) -> Self {
         Self { places, ..Self::default() }
     }
 

@@ -12,9 +12,9 @@ mod credential;
 mod credentials;
 mod error;
 mod gateway;
-mod judged;
 mod origin;
 mod pem;
+mod revocable;
 mod server;
 mod signatures;
 #[cfg(test)]
@@ -30,13 +30,13 @@ pub use basic::basic_authorization;
 pub use collector::CollectorTls;
 pub use config::{Alpn, TrustRoots, negotiated_group};
 pub use credential::{
-    Credential, CredentialFault, CredentialStore, Inspection, Located, Needs, Places,
+    Credential, CredentialFault, CredentialLocations, CredentialStore, Inspection, Located, Needs,
 };
 pub use credentials::{CredentialState, Credentials, Unusable};
 pub use error::TlsError;
-pub use judged::{Ending, Judged, PeerEnded};
 pub use origin::Originator;
+pub use revocable::{PeerEnded, RevocableStream, RevocationSignal};
 #[cfg(test)]
 pub(crate) use workload_api::testing as workload_api_testing;
-pub use workload_api::{Given, Svid, WorkloadApi};
+pub use workload_api::{Svid, WorkloadApi, WorkloadMaterial};
 pub use x509::{CertificateInfo, CrlInfo, date, days_left, unix_seconds};

@@ -18,10 +18,10 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::{
     Alpn, CredentialStore, TlsError, TrustRoots,
-    config::{Files, Stamp, build, negotiated_group},
+    config::{FileStamp, Files, build, negotiated_group},
 };
 use crate::{
-    net::Side,
+    net::RelayIo,
     policy::ClientTls,
     telemetry::{TlsPeer, count_handshake},
     types::Host,
@@ -45,7 +45,7 @@ pub struct Originator {
 #[derive(Debug)]
 struct Cached {
     config: Arc<ClientConfig>,
-    stamps: Vec<Stamp>,
+    stamps: Vec<FileStamp>,
     checked: Instant,
 }
 
@@ -136,7 +136,7 @@ fn server_name(host: &Host) -> Result<ServerName<'static>, TlsError> {
     }
 }
 
-impl Side for TlsStream<TcpStream> {
+impl RelayIo for TlsStream<TcpStream> {
     fn plain(&self) -> Option<&TcpStream> {
         None
     }

@@ -12,7 +12,7 @@ use super::{
     certificates::Certificates, client::ClientVerifier, config::provider_with,
     credential::Credential,
 };
-use crate::policy::{CipherSuite, Inside, ServerTls, TlsVersion};
+use crate::policy::{CipherSuite, InnerProtocol, ServerTls, TlsVersion};
 
 /// Builds the configuration; of several credentials a client is shown the one that fits it. `verifier` is there where
 /// clients are asked.
@@ -51,9 +51,9 @@ pub(super) fn build(
         .with_client_cert_verifier(verifier)
         .with_cert_resolver(Arc::new(certificates));
     config.alpn_protocols = match settings.inside {
-        Inside::Http => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
+        InnerProtocol::Http => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
         // Whatever the client means to speak passes.
-        Inside::Tcp => Vec::new(),
+        InnerProtocol::Tcp => Vec::new(),
     };
     if settings.mode.asks() {
         // A resumed session isn't asked for its certificate again: one that has expired or was

@@ -50,14 +50,14 @@ impl fmt::Debug for Svid {
 
 /// What is known from a Workload API.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Given {
+pub struct WorkloadMaterial {
     /// What it gave last.
     pub svid: Option<Svid>,
     /// Why there is nothing newer.
     pub trouble: Option<String>,
 }
 
-impl Given {
+impl WorkloadMaterial {
     /// Takes an answer, or its absence.
     pub fn take(&mut self, answer: Result<Svid, String>) {
         match answer {

@@ -43,7 +43,7 @@ const GATEWAY_GONE: Duration = Duration::from_secs(30);
 const RESET_STREAMS: usize = 10_000;
 
 /// A connection to a gateway that has shown to be alive.
-pub(super) struct Opened {
+pub(super) struct OpenConnection {
     pub(super) sender: SendRequest<Bytes>,
     pub(super) connection: Connection<Frames<TlsStream<TcpStream>>, Bytes>,
     pub(super) ping: PingPong,
@@ -57,7 +57,7 @@ pub(super) async fn open(
     to: SocketAddr,
     config: Arc<ClientConfig>,
     limits: &Limits,
-) -> Result<Opened, DialError> {
+) -> Result<OpenConnection, DialError> {
     let stream = match timeout(limits.connect, connect(to)).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => return Err(DialError::Connect { to, why: error.to_string() }),
@@ -83,7 +83,7 @@ async fn handshake(
     to: SocketAddr,
     config: Arc<ClientConfig>,
     stream: TcpStream,
-) -> Result<Opened, DialError> {
+) -> Result<OpenConnection, DialError> {
     let host = Host::Ip(to.ip());
     // Gateways are known by their identity; the name is a formality.
     let name = ServerName::IpAddress(to.ip().into());
@@ -121,7 +121,7 @@ async fn handshake(
             let _alive = pong.map_err(ended)?;
         }
     }
-    Ok(Opened { sender, connection, ping, chain })
+    Ok(OpenConnection { sender, connection, ping, chain })
 }
 
 fn builder() -> h2::client::Builder {

@@ -27,7 +27,7 @@ use tokio::{
 
 use super::{
     Closed,
-    client::{Opened, STREAM_WINDOW},
+    client::{OpenConnection, STREAM_WINDOW},
     key::Key,
     stats::Gauge,
     worker::Worker,
@@ -215,10 +215,10 @@ pub(super) async fn drive(
     key: Key,
     shared: Rc<Connection>,
     config: Arc<ClientConfig>,
-    opened: Opened,
+    opened: OpenConnection,
 ) {
     let _open = Gauge::new(&worker.stats, |stats| &stats.connections);
-    let Opened { sender, mut connection, ping, chain } = opened;
+    let OpenConnection { sender, mut connection, ping, chain } = opened;
     // The pool's handle is the last one that can begin a stream.
     drop(sender);
     let to = shared.to;

@@ -28,7 +28,7 @@ use super::{
     worker::Worker,
 };
 use crate::{
-    net::Turns,
+    net::FairTurns,
     telemetry::{FlowRecord, FlowVerdict, TUNNEL_HOOK, kept_labels},
     types::{ClientAddr, TraceId, Workload},
 };
@@ -49,7 +49,7 @@ struct ConnectionLimiter {
 #[derive(Debug, Default)]
 struct Share {
     connections: usize,
-    turns: Rc<Turns>,
+    turns: Rc<FairTurns>,
 }
 
 /// One connection's permit; given back on drop.
@@ -57,7 +57,7 @@ struct Permit {
     limiter: Rc<ConnectionLimiter>,
     source: IpAddr,
     /// Its source's.
-    turns: Rc<Turns>,
+    turns: Rc<FairTurns>,
 }
 
 impl ConnectionLimiter {

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::policy::TunnelTls;
 
-type Dialling = Shared<LocalBoxFuture<'static, Result<Rc<Connection>, DialError>>>;
+type PendingDial = Shared<LocalBoxFuture<'static, Result<Rc<Connection>, DialError>>>;
 
 /// The connections with one key.
 #[derive(Debug, Default)]
@@ -29,7 +29,7 @@ struct KeyState {
     /// More than one only while the first is at the gateway's limit of streams.
     connections: Vec<Rc<Connection>>,
     /// One at a time: a thousand connections of pods to a cold tunnel are one handshake.
-    dialling: Option<Dialling>,
+    dialling: Option<PendingDial>,
     failed: Option<(Instant, DialError)>,
 }
 
@@ -71,7 +71,7 @@ impl Pool {
     }
 
     /// Dials in a task of its own: whoever asked for it may go away.
-    fn dial(self: &Rc<Self>, worker: &Rc<Worker>, key: &Key) -> Dialling {
+    fn dial(self: &Rc<Self>, worker: &Rc<Worker>, key: &Key) -> PendingDial {
         let (pool, worker, key) = (Rc::clone(self), Rc::clone(worker), key.clone());
         let to = key.endpoint;
         let task = spawn_local(async move {
@@ -111,12 +111,12 @@ impl Pool {
         spawn_local(async move {
             let (driven, of) = (Rc::clone(&shared), key.clone());
             connection::drive(worker, of, driven, config, opened).await;
-            pool.forget(&key, &shared);
+            pool.remove(&key, &shared);
         });
         Ok(connection)
     }
 
-    fn forget(&self, key: &Key, connection: &Rc<Connection>) {
+    fn remove(&self, key: &Key, connection: &Rc<Connection>) {
         let mut keys = self.keys.borrow_mut();
         if let Some(state) = keys.get_mut(key) {
             state.connections.retain(|other| !Rc::ptr_eq(other, connection));

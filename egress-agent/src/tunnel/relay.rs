@@ -22,7 +22,7 @@ use super::{
     stats::{Gauge, add},
     worker::Worker,
 };
-use crate::net::Pieces;
+use crate::net::ByteQueue;
 
 /// Read from a pod at once, in bytes: one stream's turn.
 const READ: usize = 64 * 1024;
@@ -60,8 +60,8 @@ pub(super) async fn relay(
         pod,
         send,
         recv,
-        outward: Outward::Reading,
-        inward: Inward { queue: Pieces::default(), ended: false, closed: false },
+        outward: FromPod::Reading,
+        inward: ToPod { queue: ByteQueue::default(), ended: false, closed: false },
     };
     let end = poll_fn(|cx| relay.poll(cx)).await;
     match &end {
@@ -81,12 +81,12 @@ struct Relay<'a> {
     pod: TcpStream,
     send: SendStream<Bytes>,
     recv: RecvStream,
-    outward: Outward,
-    inward: Inward,
+    outward: FromPod,
+    inward: ToPod,
 }
 
 /// From the pod.
-enum Outward {
+enum FromPod {
     Reading,
     /// Read, and not yet taken by the stream.
     Sending(Bytes),
@@ -94,8 +94,8 @@ enum Outward {
 }
 
 /// To the pod.
-struct Inward {
-    queue: Pieces,
+struct ToPod {
+    queue: ByteQueue,
     /// The gateway has sent all.
     ended: bool,
     closed: bool,
@@ -123,8 +123,8 @@ impl Relay<'_> {
     fn poll_outward(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), RelayEnd>> {
         for _ in 0..TURNS {
             match &mut self.outward {
-                Outward::Closed => return Poll::Ready(Ok(())),
-                Outward::Reading => {
+                FromPod::Closed => return Poll::Ready(Ok(())),
+                FromPod::Reading => {
                     if let Poll::Ready(reset) = self.send.poll_reset(cx) {
                         return Poll::Ready(Err(self.was_reset(reset)));
                     }
@@ -132,13 +132,13 @@ impl Relay<'_> {
                     let read = read.map_err(RelayEnd::Pod)?;
                     if read.is_empty() {
                         self.send.send_data(Bytes::new(), true).map_err(gateway)?;
-                        self.outward = Outward::Closed;
+                        self.outward = FromPod::Closed;
                     } else {
                         add(&self.worker.stats.sent, read.len());
-                        self.outward = Outward::Sending(read);
+                        self.outward = FromPod::Sending(read);
                     }
                 }
-                Outward::Sending(rest) => {
+                FromPod::Sending(rest) => {
                     // Only what was read is asked for: an idle stream would hold room that no other stream can use.
                     if self.send.capacity() == 0 {
                         self.send.reserve_capacity(rest.len());
@@ -153,7 +153,7 @@ impl Relay<'_> {
                     let part = rest.split_to(rest.len().min(self.send.capacity()));
                     self.send.send_data(part, false).map_err(gateway)?;
                     if rest.is_empty() {
-                        self.outward = Outward::Reading;
+                        self.outward = FromPod::Reading;
                     }
                 }
             }

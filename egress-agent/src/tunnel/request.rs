@@ -6,7 +6,7 @@ use http::{Method, Request, Uri, Version, uri::Authority};
 
 use super::Origin;
 use crate::{
-    types::{Claim, ClientAddr, Workload},
+    types::{AssertedWorkload, ClientAddr, Workload},
     wire::hbone,
 };
 
@@ -26,7 +26,7 @@ pub(super) fn request(
     *request.uri_mut() = Uri::builder().authority(authority).build()?;
     let headers = request.headers_mut();
     if let Some(workload) = workload {
-        headers.insert(hbone::BAGGAGE, hbone::baggage(&Claim::of(workload)));
+        headers.insert(hbone::BAGGAGE, hbone::baggage(&AssertedWorkload::of(workload)));
     }
     headers.insert(hbone::FORWARDED, hbone::forwarded(peer));
     Ok(request)

@@ -1,9 +1,9 @@
 //! Values with a role. A bare `SocketAddr`, port or string doesn't cross a module's border.
 
-mod claim;
+mod asserted_workload;
 mod config_map;
+mod configuration_stamp;
 mod duration;
-mod held;
 mod host;
 mod identity;
 pub mod log;
@@ -20,10 +20,10 @@ pub(crate) mod testing;
 mod text;
 mod trace;
 
-pub use claim::Claim;
+pub use asserted_workload::AssertedWorkload;
 pub use config_map::ConfigMap;
+pub use configuration_stamp::ConfigurationStamp;
 pub use duration::{duration_within, parse_duration};
-pub use held::Held;
 pub use host::{Host, HostError};
 pub use identity::{
     DEFAULT_SERVICE_ACCOUNT, GatewayIdentity, Labels, Node, Selector, Source, Workload,

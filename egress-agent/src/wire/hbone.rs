@@ -11,14 +11,14 @@ use std::{
 use http::{HeaderName, HeaderValue};
 use thiserror::Error;
 
-pub use crate::types::Claim;
+pub use crate::types::AssertedWorkload;
 use crate::types::{ClientAddr, Namespace, OriginalDst, Port};
 
 /// The port that gateways listen on for tunnels.
 pub const PORT: u16 = 15008;
 /// The only protocol of ALPN that is spoken.
 pub const ALPN: &[u8] = b"h2";
-/// The header with the [`Claim`].
+/// The header with the [`AssertedWorkload`].
 pub const BAGGAGE: HeaderName = HeaderName::from_static("baggage");
 /// The header with the address.
 pub const FORWARDED: HeaderName = http::header::FORWARDED;
@@ -78,8 +78,8 @@ pub enum HboneError {
 
 /// The value of `baggage` for a workload.
 #[must_use]
-pub fn baggage(claim: &Claim) -> HeaderValue {
-    let Claim { cluster, namespace, name, service_account } = claim;
+pub fn baggage(claim: &AssertedWorkload) -> HeaderValue {
+    let AssertedWorkload { cluster, namespace, name, service_account } = claim;
     let mut text = String::new();
     let mut member = |key: &str, value: &str| {
         if !text.is_empty() {
@@ -107,7 +107,7 @@ pub fn baggage(claim: &Claim) -> HeaderValue {
 ///
 /// # Errors
 /// [`HboneError`] says what can't be read.
-pub fn read_baggage(text: &str) -> Result<Claim, HboneError> {
+pub fn read_baggage(text: &str) -> Result<AssertedWorkload, HboneError> {
     limit("baggage", text)?;
     let mut read: Vec<(&str, String)> = Vec::new();
     for member in text.split(',').map(trimmed) {
@@ -144,7 +144,7 @@ pub fn read_baggage(text: &str) -> Result<Claim, HboneError> {
     }
     // ztunnel leaves an unknown cluster empty.
     let cluster = found(CLUSTER).unwrap_or_default();
-    Ok(Claim {
+    Ok(AssertedWorkload {
         cluster,
         namespace: Namespace(found(NAMESPACE)?.ok_or(HboneError::Missing(NAMESPACE))?),
         name: name.ok_or(HboneError::Missing(POD))?,

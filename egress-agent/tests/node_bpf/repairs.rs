@@ -14,7 +14,8 @@ use aya::{
 };
 use egress_agent::{
     bpf::{
-        self, Begin, Change, Enforcer, Repair, Target, Targets, TcMode, Waiting, object::PROGRAMS,
+        self, Change, Enforcer, FirstStart, PendingReason, Repair, Target, Targets, TcMode,
+        object::PROGRAMS,
     },
     sys::netlink::links::Watch,
 };
@@ -28,13 +29,13 @@ fn with_enforcer<T: Send + 'static>(
     tc: TcMode,
     work: impl FnOnce(&mut Enforcer) -> T + Send + 'static,
 ) -> T {
-    started(site, targets, (tc, Begin::AtOnce), work)
+    started(site, targets, (tc, FirstStart::AtOnce), work)
 }
 
 fn started<T: Send + 'static>(
     site: &Site,
     targets: Targets,
-    (tc, begin): (TcMode, Begin),
+    (tc, begin): (TcMode, FirstStart),
     work: impl FnOnce(&mut Enforcer) -> T + Send + 'static,
 ) -> T {
     let bpffs = site.bpffs.clone();
@@ -168,11 +169,11 @@ fn a_first_start_leaves_what_runs_until_it_is_told_and_takes_what_comes() {
     let patterns = vec!["pod0".into(), "v?-*".into()];
     let targets = Targets { pod_interfaces: patterns, ..targets(&site) };
     let (name, version) = (site.name.clone(), site.version());
-    let first = (TcMode::detect(), Begin::WhenFilled);
+    let first = (TcMode::detect(), FirstStart::WhenFilled);
     started(&site, targets.clone(), first, {
         let version = version.clone();
         move |enforcer| {
-            assert_eq!(enforcer.attachments.waiting(), Some(Waiting::FirstStart));
+            assert_eq!(enforcer.attachments.waiting(), Some(PendingReason::FirstStart));
             let count = |program: &str| links(&version, program).len();
             let all = ["pod_ingress", "uplink_egress", "connect4", "cgroup_egress"];
             assert_eq!(all.map(count), [0; 4]);
@@ -198,7 +199,7 @@ fn a_first_start_leaves_what_runs_until_it_is_told_and_takes_what_comes() {
 fn a_first_start_enforces_on_everything_once_it_is_told() {
     let site = Site::new("told");
     site.listen(&format!("{OUTSIDE}:443"));
-    let first = (TcMode::detect(), Begin::WhenFilled);
+    let first = (TcMode::detect(), FirstStart::WhenFilled);
     started(&site, targets(&site), first, |enforcer| {
         enforcer.attachments.take_over(&enforcer.pins).unwrap();
         assert_eq!(enforcer.attachments.waiting(), None);

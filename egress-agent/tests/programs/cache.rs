@@ -5,8 +5,8 @@ use std::{fs, path::PathBuf};
 use aya::EbpfLoader;
 use egress_agent::{
     bpf::{
-        Begin, Contents, Enforcer, Facts, PodHardware, PodInterface, Targets, TcMode, detach,
-        object::PROGRAMS, tell_maker, tell_offload,
+        Contents, Enforcer, FirstStart, PlanInputs, PodHardware, PodInterface, Targets, TcMode,
+        detach, object::PROGRAMS, tell_maker, tell_offload,
     },
     policy::{DirectTarget, NodeAction, NodeRoute, Snapshot},
     types::{OriginalPort, Port},
@@ -91,7 +91,7 @@ impl Drop for Pins {
 fn a_route_that_the_agent_removes_is_refused_at_the_next_packet() {
     let pins = Pins::new();
     let dir = pins.0.clone();
-    let begin = Begin::AtOnce;
+    let begin = FirstStart::AtOnce;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let inside = runtime.enter();
     let started = Enforcer::start(&dir, &Targets::default(), TcMode::detect(), begin);
@@ -115,7 +115,7 @@ fn a_route_that_the_agent_removes_is_refused_at_the_next_packet() {
         });
         all.collect::<Vec<_>>()
     };
-    let facts = Facts {
+    let facts = PlanInputs {
         pods: vec![PodInterface {
             ifindex: IFINDEX,
             addresses: [POD, POD6].map(|text| text.parse().unwrap()).to_vec(),
@@ -124,7 +124,7 @@ fn a_route_that_the_agent_removes_is_refused_at_the_next_packet() {
         }],
         generation: 1,
         max_groups: 256,
-        ..Facts::default()
+        ..PlanInputs::default()
     };
     let mut change = |routes: &[&str], denied: &[&str]| {
         let mut snapshot = Snapshot::default();

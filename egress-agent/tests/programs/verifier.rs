@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use egress_agent::bpf::{Kernel, Trial, object};
+use egress_agent::bpf::{Kernel, VerifierReport, object};
 
 const FILE: &str = include_str!("verifier.txt");
 const RENEW: &str = "`cargo xtask verifier` renews egress-agent/tests/programs/verifier.txt";
@@ -28,7 +28,7 @@ fn recorded() -> BTreeMap<(String, String), Counts> {
 
 #[test]
 fn every_count_on_record_is_of_a_program_and_well_within_the_limit() {
-    let trial = Trial::run().unwrap();
+    let trial = VerifierReport::run().unwrap();
     let recorded = recorded();
     for kernel in ["6.1", "6.12"] {
         for build in ["debug", "release"] {
@@ -55,7 +55,7 @@ fn every_count_on_record_is_of_a_program_and_well_within_the_limit() {
 /// A tenth more or less is a change that the file's history should show.
 #[test]
 fn the_counts_on_record_are_this_kernels() {
-    let trial = Trial::run().unwrap();
+    let trial = VerifierReport::run().unwrap();
     let Some(counts) = trial
         .programs
         .iter()
@@ -73,7 +73,7 @@ fn the_counts_on_record_are_this_kernels() {
         return println!("not applicable: the counts on record are of {compiler:?}");
     }
     let kernel = Kernel::parse(&trial.release).unwrap();
-    let key = (format!("{}.{}", kernel.0, kernel.1), Trial::build().to_owned());
+    let key = (format!("{}.{}", kernel.0, kernel.1), VerifierReport::build().to_owned());
     let recorded = recorded();
     let Some(recorded) = recorded.get(&key) else {
         return println!("not applicable: nothing is on record for {key:?}; {RENEW}");

@@ -70,7 +70,7 @@ impl Origin {
 
 /// The verdict on a packet at the uplink, once it is known whether it answers one that came in.
 #[inline(always)]
-pub(super) fn leaving(
+pub(super) fn resolve_reply(
     verdict: Verdict,
     origin: Origin,
     packet: &Packet,

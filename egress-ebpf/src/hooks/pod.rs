@@ -18,7 +18,7 @@ use crate::{
 pub fn pod(bytes: &impl Reader, ifindex: u32, vlan: bool, view: &impl View) -> Judgement {
     let port = view.interface(ifindex);
     let policy = port.map_or(UNKNOWN_POLICY, |port| port.policy);
-    let mode = bytes.forget(view.policy(policy).mode);
+    let mode = bytes.verifier_barrier(view.policy(policy).mode);
     let Some(port) = port else {
         let unknown = Verdict::deny(Reason::UnknownInterface);
         return Judgement::new(unknown, mode, policy, Flow::UNKNOWN, 0);
@@ -31,7 +31,7 @@ pub fn pod(bytes: &impl Reader, ifindex: u32, vlan: bool, view: &impl View) -> J
     };
     let pod = Pod { ifindex, ethernet, view };
     let mut room = Room::EMPTY;
-    let own = bytes.forget(port.sends_from(ethernet.source));
+    let own = bytes.verifier_barrier(port.sends_from(ethernet.source));
     let (verdict, flow) = match ethernet.ether_type {
         _ if !own => (Verdict::deny(Reason::SpoofedHardware), Flow::UNKNOWN),
         _ if vlan => (Verdict::deny(Reason::EtherType), Flow::UNKNOWN),
@@ -74,8 +74,8 @@ impl<V: View> Pod<'_, V> {
             return Verdict::deny(flaw);
         }
         let source = &packet.flow.source;
-        // A copy of which nothing is known: see `Bytes::forget`.
-        let neighbour = bytes.forget(packet.neighbour);
+        // A copy of which nothing is known: see `Bytes::verifier_barrier`.
+        let neighbour = bytes.verifier_barrier(packet.neighbour);
         let honest = match neighbour {
             // Asking whether an address is free (RFC 4862 §5.4.2), and for routers or groups before
             // one has an address.
@@ -97,7 +97,7 @@ impl<V: View> Pod<'_, V> {
             return Verdict::deny(Reason::SpoofedNeighbour);
         }
         let own = gives_hardware_address(bytes, neighbour, self.ethernet.source);
-        if !bytes.forget(own) {
+        if !bytes.verifier_barrier(own) {
             return Verdict::deny(Reason::SpoofedHardware);
         }
         if forges_error(bytes, Ethernet::LENGTH, packet) {

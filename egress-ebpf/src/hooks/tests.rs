@@ -34,8 +34,8 @@ fn forwarded(packet: &[u8]) -> (bool, Reason) {
 }
 
 /// To the uplink from an interface, without a note of a pod's.
-const fn from(came_in_on: u32) -> Way {
-    Way {
+const fn from(came_in_on: u32) -> ForwardPath {
+    ForwardPath {
         came_in_on,
         pod: 0,
         by_unknown_port: false,
@@ -283,7 +283,7 @@ fn the_uplink_leaves_the_node_alone_and_judges_its_workloads() {
 fn the_uplink_judges_a_pods_packets_by_the_pods_policy() {
     let frame = ip_frame(&tcp(INSIDE, OUTSIDE, 443));
     let judge = |world: &World, came_in_on, pod| {
-        let way = Way { pod, ..from(came_in_on) };
+        let way = ForwardPath { pod, ..from(came_in_on) };
         judged(uplink(&frame.as_slice(), way, None, false, world))
     };
     let audited = World::usual().with_policy(AUDITED);
@@ -302,10 +302,10 @@ fn who_is_not_known_has_no_egress_by_the_uplink() {
     let to = |address, port| ip_frame(&tcp(POD, address, port));
     let ways = [
         ("a pod that is known", from(IFINDEX), true),
-        ("the same, behind a bridge", Way { pod: IFINDEX, ..from(FOREIGN) }, true),
+        ("the same, behind a bridge", ForwardPath { pod: IFINDEX, ..from(FOREIGN) }, true),
         ("another network", from(FOREIGN), true),
         ("a pod that no agent knows", from(LATE), false),
-        ("the same, by a bridge of pods", Way { by_unknown_port: true, ..from(FOREIGN) }, false),
+        ("the same, by a bridge of pods", ForwardPath { by_unknown_port: true, ..from(FOREIGN) }, false),
     ];
     for (what, way, is_known) in ways {
         let judge = |address, port| {

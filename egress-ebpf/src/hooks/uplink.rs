@@ -2,7 +2,7 @@
 
 use super::{
     View, destination, exempt, malformed,
-    origin::{Kind, Namespace, Origin, Socket, leaving},
+    origin::{Kind, Namespace, Origin, Socket, resolve_reply},
     own_source, settled,
 };
 use crate::{
@@ -24,7 +24,7 @@ pub struct Workload {
 
 /// How a frame came to an uplink, by the kernel's own objects.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Way {
+pub struct ForwardPath {
     /// The interface that it was forwarded from, zero for none.
     pub came_in_on: u32,
     /// The pod's interface whose program let it pass, zero for none that is known: on a bridge the
@@ -46,7 +46,7 @@ pub struct Way {
 #[inline(always)]
 pub fn uplink(
     bytes: &impl Reader,
-    way: Way,
+    way: ForwardPath,
     workload: Option<Workload>,
     vlan: bool,
     view: &impl View,
@@ -83,14 +83,14 @@ pub fn uplink(
             }
         }
     };
-    let mode = bytes.forget(view.policy(policy).mode);
+    let mode = bytes.verifier_barrier(view.policy(policy).mode);
     if mode == Mode::Exempt {
         return exempt(policy, 0);
     }
     let Some(ethernet) = Ethernet::read(bytes) else {
         return Judgement::new(malformed(), mode, policy, Flow::UNKNOWN, 0);
     };
-    let origin = Origin { kind: bytes.forget(origin.kind), ..origin };
+    let origin = Origin { kind: bytes.verifier_barrier(origin.kind), ..origin };
     let is_ip = matches!(ethernet.ether_type, ether_type::IPV4 | ether_type::IPV6);
     let (verdict, flow) = match ethernet.ether_type {
         _ if origin.is_node() && !is_ip => (Verdict::allow(Reason::Host), Flow::UNKNOWN),
@@ -135,7 +135,7 @@ fn outward(
     let mut room = Room::EMPTY;
     // One way for all: a second reading would take more stack than there is.
     if matches!(origin.kind, Kind::NodeKernel | Kind::Workload | Kind::Stranger) {
-        bytes.bring(Ethernet::LENGTH + packet::ERROR);
+        bytes.pull(Ethernet::LENGTH + packet::ERROR);
         subject = packet::subject_of_error(bytes, Ethernet::LENGTH, packet, &mut room);
     }
     if matches!(origin.kind, Kind::Workload | Kind::Stranger) {
@@ -151,7 +151,7 @@ fn outward(
     if matches!(origin.kind, Kind::Workload | Kind::Stranger) {
         verdict = own_source(verdict, packet, view);
     }
-    leaving(verdict, origin, subject, view)
+    resolve_reply(verdict, origin, subject, view)
 }
 
 /// Whether a packet goes no further than the link: neighbour discovery, and groups.

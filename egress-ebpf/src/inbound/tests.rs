@@ -60,7 +60,7 @@ impl Table {
     }
 
     fn comes(&self, packet: &Packet) {
-        note(self.scope, packet, &self.world);
+        track_inbound(self.scope, packet, &self.world);
     }
 
     fn may_leave(&self, packet: &Packet) -> bool {
@@ -325,7 +325,7 @@ fn at_the_uplink_datagrams_need_a_pod_that_has_seen_the_remote() {
         }
         // Now the pod sees it, under the remote's own address.
         let seen = datagram((OUTSIDE, CLIENT), (POD, 53));
-        note(Scope::Pod(IFINDEX), &seen, &table.world);
+        track_inbound(Scope::Pod(IFINDEX), &seen, &table.world);
         for answer in &answers {
             assert_eq!(table.may_leave(answer), sender == Sender::Pod(IFINDEX), "{sender:?}");
         }
@@ -553,11 +553,11 @@ fn who_fills_the_table_makes_room_among_its_own() {
     for (scope, other) in [(Scope::Pod(7), Scope::Pod(8)), (Scope::Cgroup(7), Scope::Cgroup(8))] {
         let world = World::usual();
         let asked = datagram((OUTSIDE, CLIENT), (POD, SERVER));
-        note(other, &asked, &world);
+        track_inbound(other, &asked, &world);
         let others = counted(&world, other);
         assert!(others > 0);
         for number in 0..3 * capacity::FLOWS_SHARE {
-            note(scope, &flood(number), &world);
+            track_inbound(scope, &flood(number), &world);
             assert!(number % 512 != 0 || counted(&world, scope) <= share, "{number}");
         }
         assert_eq!(counted(&world, scope), share, "{scope:?}");
@@ -580,18 +580,18 @@ fn established_connections_are_the_last_to_make_way() {
     let world = World::usual();
     let scope = Scope::Cgroup(7);
     let (client, server) = ((OUTSIDE, CLIENT), (POD, SERVER));
-    note(scope, &segment(SYN, client, server), &world);
+    track_inbound(scope, &segment(SYN, client, server), &world);
     assert!(answers(scope, Sender::Itself, &segment(SYN | ACK, server, client), &world));
-    note(scope, &segment(ACK, client, server), &world);
+    track_inbound(scope, &segment(ACK, client, server), &world);
     for number in 0..3 * capacity::FLOWS_SHARE {
-        note(scope, &flood(number), &world);
+        track_inbound(scope, &flood(number), &world);
     }
     assert!(answers(scope, Sender::Itself, &segment(ACK, server, client), &world));
     // One whose answer never came goes with the rest.
     let idle = (OUTSIDE, CLIENT + 1);
-    note(scope, &segment(SYN, idle, server), &world);
+    track_inbound(scope, &segment(SYN, idle, server), &world);
     for number in 0..3 * capacity::FLOWS_SHARE {
-        note(scope, &flood(number), &world);
+        track_inbound(scope, &flood(number), &world);
     }
     assert!(!answers(scope, Sender::Itself, &segment(SYN | ACK, server, idle), &world));
     assert!(answers(scope, Sender::Itself, &segment(ACK, server, client), &world));
@@ -605,9 +605,9 @@ fn a_scope_of_nothing_but_established_connections_has_its_share_all_the_same() {
         let [_, _, b, c] = number.to_be_bytes();
         let from = format!("198.18.{b}.{c}");
         let (client, server) = ((&*from, CLIENT), (POD, SERVER));
-        note(scope, &segment(SYN, client, server), &world);
+        track_inbound(scope, &segment(SYN, client, server), &world);
         assert!(answers(scope, Sender::Itself, &segment(SYN | ACK, server, client), &world));
-        note(scope, &segment(ACK, client, server), &world);
+        track_inbound(scope, &segment(ACK, client, server), &world);
     }
     assert_eq!(counted(&world, scope), usize::try_from(capacity::FLOWS_SHARE).unwrap());
 }

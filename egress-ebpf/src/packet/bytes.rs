@@ -40,7 +40,7 @@ pub trait Bytes {
 
     /// Makes what may be read readable, up to this length, where somebody else could still change it.
     #[inline(always)]
-    fn bring(&self, _length: u32) {}
+    fn pull(&self, _length: u32) {}
 
     /// What is still done to the packet after the last program has seen it.
     #[inline(always)]
@@ -54,7 +54,7 @@ pub trait Bytes {
     /// again, every packet that was read and every reason that was found would have a path of its
     /// own to the end of the program, so there it is made to forget.
     #[inline(always)]
-    fn forget<T: Copy>(&self, value: T) -> T {
+    fn verifier_barrier<T: Copy>(&self, value: T) -> T {
         value
     }
 

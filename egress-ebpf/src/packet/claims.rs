@@ -69,7 +69,7 @@ pub fn gives_hardware_address(bytes: &impl Bytes, neighbour: Neighbour, own: [u8
         Neighbour::No | Neighbour::ListenerReport | Neighbour::RouterOnly => return true,
     };
     let first = Ethernet::LENGTH + IPV6 + message;
-    bytes.bring(first + OPTIONS * 8);
+    bytes.pull(first + OPTIONS * 8);
     let Some(length) = bytes.load::<2>(Ethernet::LENGTH + 4) else { return false };
     let length = u32::from(u16::from_be_bytes(length));
     if length < message || (length - message) % 8 != 0 || length - message > OPTIONS * 8 {
@@ -80,7 +80,7 @@ pub fn gives_hardware_address(bytes: &impl Bytes, neighbour: Neighbour, own: [u8
     while before < OPTIONS * 8 {
         if before < length - message {
             let option = bytes.load::<8>(first + before).map_or(0, u64::from_be_bytes);
-            honest = bytes.forget(honest & is_honest(option, own));
+            honest = bytes.verifier_barrier(honest & is_honest(option, own));
         }
         before += 8;
     }

@@ -2,7 +2,7 @@
 
 use super::{
     Bytes, Neighbour, Packet, ether_type, protocol,
-    transport::{self, Part},
+    transport::{self, DatagramPart},
 };
 use crate::{addr::Addr, reason::Reason};
 
@@ -42,11 +42,11 @@ pub(super) fn read_ip(bytes: &impl Bytes, offset: u32, ether_type: u16, packet: 
         ether_type::IPV6 => ipv6(bytes, offset, available, packet),
         _ => return,
     };
-    packet.flow.protocol = bytes.forget(packet.flow.protocol);
-    packet.flow.fragment = bytes.forget(packet.flow.fragment);
-    packet.signal = bytes.forget(packet.signal);
-    packet.neighbour = bytes.forget(packet.neighbour);
-    packet.flaw = bytes.forget(packet.flaw);
+    packet.flow.protocol = bytes.verifier_barrier(packet.flow.protocol);
+    packet.flow.fragment = bytes.verifier_barrier(packet.flow.fragment);
+    packet.signal = bytes.verifier_barrier(packet.signal);
+    packet.neighbour = bytes.verifier_barrier(packet.neighbour);
+    packet.flaw = bytes.verifier_barrier(packet.flaw);
 }
 
 /// RFC 791 §3.1. What is wrong with it; what could be read is in `packet` all the same.
@@ -73,7 +73,7 @@ fn ipv4(bytes: &impl Bytes, offset: u32, available: u32, packet: &mut Packet) ->
     // "More fragments" or an offset. The reserved bit says nothing.
     let fragment = u16::from_be_bytes([header[6], header[7]]) & 0x3fff;
     flow.fragment = fragment != 0;
-    let part = Part { first: fragment & 0x1fff == 0, hops: header[8], v4: true };
+    let part = DatagramPart { first: fragment & 0x1fff == 0, hops: header[8], v4: true };
     transport::read(bytes, offset + 20, total - 20, packet, part)
 }
 
@@ -100,7 +100,7 @@ fn ipv6(bytes: &impl Bytes, offset: u32, available: u32, packet: &mut Packet) ->
     if payload > available.saturating_sub(40) {
         return Some(Reason::Malformed);
     }
-    let mut part = Part { first: true, hops: header[7], v4: false };
+    let mut part = DatagramPart { first: true, hops: header[7], v4: false };
     let (mut start, mut length) = (offset + 40, payload);
     if flow.protocol == FRAGMENT_HEADER {
         let fragment = bytes.load::<8>(offset + 40).filter(|_| payload >= 8);

@@ -34,7 +34,7 @@ pub fn quotes_own(bytes: &impl Bytes, offset: u32, source: Addr, destination: Ad
     let v4 = destination.is_v4();
     let header = if v4 { IPV4 } else { IPV6 };
     let least = header + ICMP + header + 8;
-    bytes.bring(offset + least);
+    bytes.pull(offset + least);
     // What IP says, not what the frame holds: it may be padded.
     let length = match bytes.load::<6>(offset) {
         Some([_, _, high, low, ..]) if v4 => u32::from(u16::from_be_bytes([high, low])),

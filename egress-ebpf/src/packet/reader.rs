@@ -76,9 +76,9 @@ pub fn final_packet(
     packet: &mut Packet,
 ) {
     let unfinished = offload::flaw(bytes, offset, ether_type);
-    let unfinished = bytes.forget(if is_suspect { unfinished } else { None });
+    let unfinished = bytes.verifier_barrier(if is_suspect { unfinished } else { None });
     read_ip(bytes, offset, ether_type, packet);
-    packet.flaw = bytes.forget(packet.flaw.or(unfinished));
+    packet.flaw = bytes.verifier_barrier(packet.flaw.or(unfinished));
 }
 
 /// For an ICMP error at `offset` that can be read: an answer of the flow of the packet that it quotes,

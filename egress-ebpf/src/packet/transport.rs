@@ -8,7 +8,7 @@ use crate::{
 
 /// Which part of a datagram a packet is, and which source it may have.
 #[derive(Clone, Copy)]
-pub(super) struct Part {
+pub(super) struct DatagramPart {
     /// The whole, or the first of its fragments: it has the transport's header, all of it, or a
     /// port could hide behind the cut (RFC 3128).
     pub(super) first: bool,
@@ -45,7 +45,7 @@ pub(super) fn read(
     offset: u32,
     length: u32,
     packet: &mut Packet,
-    part: Part,
+    part: DatagramPart,
 ) -> Option<Reason> {
     let v4 = part.v4;
     let flow = &packet.flow;

@@ -51,7 +51,8 @@ fn connect(address: impl SocketAddr) -> i32 {
     if hooks::sends_nothing(&judgement) {
         return judgement.deferred();
     }
-    let judgement = match lead(address, &judgement, Asks { policy, workload: &workload }) {
+    let judgement = match lead(address, &judgement, CallingWorkload { policy, workload: &workload })
+    {
         Ok(()) => judgement.carried_out(),
         Err(reason) => judgement.refused(reason),
     };
@@ -60,14 +61,18 @@ fn connect(address: impl SocketAddr) -> i32 {
 
 /// Who asks.
 #[derive(Clone, Copy)]
-struct Asks<'a> {
+struct CallingWorkload<'a> {
     policy: PolicyId,
     workload: &'a Workload,
 }
 
 /// Sends a socket where its judgement says, if it says so.
 #[inline(always)]
-fn lead(address: impl SocketAddr, judgement: &Judgement, asks: Asks<'_>) -> Result<(), Reason> {
+fn lead(
+    address: impl SocketAddr,
+    judgement: &Judgement,
+    asks: CallingWorkload<'_>,
+) -> Result<(), Reason> {
     let (there, hop, target) = if let Some(target) = judgement.redirect() {
         (gateway(address, target), hop::PLAIN, target)
     } else if let Some(target) = judgement.tunnel() {
@@ -108,7 +113,7 @@ fn send(
     there: End,
     hop: u8,
     target: Target,
-    asks: Asks<'_>,
+    asks: CallingWorkload<'_>,
 ) -> Result<(), Reason> {
     let original = address.addr();
     let port = address.port();

@@ -64,7 +64,7 @@ impl Bytes for Skb {
     }
 
     #[inline(always)]
-    fn forget<T: Copy>(&self, value: T) -> T {
+    fn verifier_barrier<T: Copy>(&self, value: T) -> T {
         forget(value, self.length())
     }
 }

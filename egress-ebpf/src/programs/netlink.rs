@@ -56,7 +56,7 @@ struct Sent {
 
 impl Bytes for Sent {
     #[inline(always)]
-    fn forget<T: Copy>(&self, value: T) -> T {
+    fn verifier_barrier<T: Copy>(&self, value: T) -> T {
         forget(value, self.length)
     }
 

@@ -85,7 +85,7 @@ impl Bytes for Frame {
     }
 
     #[inline(always)]
-    fn bring(&self, length: u32) {
+    fn pull(&self, length: u32) {
         bring(self.0, length);
     }
 
@@ -95,8 +95,8 @@ impl Bytes for Frame {
     }
 
     #[inline(always)]
-    fn forget<T: Copy>(&self, value: T) -> T {
-        self.0.forget(value)
+    fn verifier_barrier<T: Copy>(&self, value: T) -> T {
+        self.0.verifier_barrier(value)
     }
 }
 
@@ -136,7 +136,7 @@ impl Bytes for Leaving {
     }
 
     #[inline(always)]
-    fn bring(&self, length: u32) {
+    fn pull(&self, length: u32) {
         bring(self.0, length);
     }
 
@@ -146,8 +146,8 @@ impl Bytes for Leaving {
     }
 
     #[inline(always)]
-    fn forget<T: Copy>(&self, value: T) -> T {
-        self.0.forget(value)
+    fn verifier_barrier<T: Copy>(&self, value: T) -> T {
+        self.0.verifier_barrier(value)
     }
 }
 
@@ -173,8 +173,8 @@ impl Bytes for Sent {
     }
 
     #[inline(always)]
-    fn forget<T: Copy>(&self, value: T) -> T {
-        self.0.forget(value)
+    fn verifier_barrier<T: Copy>(&self, value: T) -> T {
+        self.0.verifier_barrier(value)
     }
 }
 

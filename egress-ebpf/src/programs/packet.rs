@@ -10,7 +10,7 @@ use aya_ebpf::{
 use egress_ebpf::{
     abi::{hook, note},
     addr::PortBe,
-    hooks::{self, Way},
+    hooks::{self, ForwardPath},
     inbound::Scope,
     packet::{Bytes as _, Ethernet, Flow, ether_type, protocol},
     reason::Reason,
@@ -135,7 +135,7 @@ fn uplink_egress(context: TcContext) -> i32 {
         Maker::of(skb)
     };
     let by_unknown_port = came_by_unknown_port(skb);
-    let way = Way { came_in_on, pod, by_unknown_port, namespace, socket };
+    let way = ForwardPath { came_in_on, pod, by_unknown_port, namespace, socket };
     let judgement = hooks::uplink(&Leaving::new(skb), way, workload.known(), skb.has_vlan(), &Maps);
     let result = judgement.tc();
     let site = Site { hook: hook::UPLINK, cgroup: workload.cgroup, ifindex: skb.ifindex() };

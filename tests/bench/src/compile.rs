@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use egress_agent::{
-    bpf::{Contents, Facts},
+    bpf::{Contents, PlanInputs},
     config::{self, RawFile},
     policy::{GatewayPolicy, Snapshot},
     types::{GatewayIdentity, Namespace},
@@ -152,7 +152,7 @@ fn tables(snapshot: &Arc<Snapshot>) -> Duration {
 }
 
 fn plan(snapshot: &Snapshot) -> Duration {
-    let facts = Facts { generation: 1, max_groups: 256, ..Facts::default() };
+    let facts = PlanInputs { generation: 1, max_groups: 256, ..PlanInputs::default() };
     let start = Instant::now();
     let planned = Contents::desired(snapshot, &facts);
     let time = start.elapsed();

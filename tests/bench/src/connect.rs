@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context, Result, anyhow, bail};
 use egress_agent::{
-    bpf::{Begin, Enforcer, Targets, TcMode},
+    bpf::{Enforcer, FirstStart, Targets, TcMode},
     sys::process::{cores, pin_to_core},
 };
 use egress_tests::{cgroup, netns::NetNs, site::Site};
@@ -65,7 +65,7 @@ fn on_one_core(site: &Site) -> Result<Vec<Row>> {
     let cgroups = [site.cgroup("plain")?, site.cgroup("enforced")?];
     let dir = site.bpffs().join("connect");
     let targets = Targets { cgroups: vec![cgroups[1].clone()], ..Targets::default() };
-    let mut enforcer = Enforcer::start(&dir, &targets, TcMode::detect(), Begin::AtOnce)?;
+    let mut enforcer = Enforcer::start(&dir, &targets, TcMode::detect(), FirstStart::AtOnce)?;
     let contents = policy::contents(&policy::snapshot(ROUTES)?, &policy::facts(1))?;
     if let Err(errors) = enforcer.maps.reconcile(&contents) {
         bail!("the maps can't be filled: {errors:?}");

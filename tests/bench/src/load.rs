@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use aya::maps::MapInfo;
 use egress_agent::{
-    bpf::{Begin, Contents, Enforcer, Facts, Targets, TcMode},
+    bpf::{Contents, Enforcer, FirstStart, PlanInputs, Targets, TcMode},
     policy::{DirectTarget, Snapshot},
 };
 use egress_tests::site::Site;
@@ -37,7 +37,7 @@ pub(crate) fn run(site: &Site) -> Result<Vec<Row>> {
         let facts = policy::facts(WORKLOADS);
         let dir = site.bpffs().join(format!("load{round}"));
         let mut enforcer =
-            Enforcer::start(&dir, &Targets::default(), TcMode::detect(), Begin::AtOnce)?;
+            Enforcer::start(&dir, &Targets::default(), TcMode::detect(), FirstStart::AtOnce)?;
         let empty = map_bytes(&enforcer.pins.maps())?;
         let (load, made) = apply(&mut enforcer, &snapshot, &facts)?;
         if made < usize::try_from(ROUTES)? {
@@ -73,7 +73,11 @@ pub(crate) fn run(site: &Site) -> Result<Vec<Row>> {
 /// Plan, and difference with changes.
 type Times = (Duration, Duration);
 
-fn apply(enforcer: &mut Enforcer, snapshot: &Snapshot, facts: &Facts) -> Result<(Times, usize)> {
+fn apply(
+    enforcer: &mut Enforcer,
+    snapshot: &Snapshot,
+    facts: &PlanInputs,
+) -> Result<(Times, usize)> {
     let start = Instant::now();
     let (desired, problems) = Contents::desired(snapshot, facts);
     let planned = start.elapsed();

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use anyhow::{Result, anyhow};
 use egress_agent::{
-    bpf::{Contents, Facts, PodHardware, PodInterface},
+    bpf::{Contents, PlanInputs, PodHardware, PodInterface},
     policy::{DirectTarget, GatewayGroup, Hop, NodeAction, NodeRoute, Snapshot},
     types::{GatewayPort, Host, OriginalPort, Port},
 };
@@ -65,7 +65,7 @@ pub(crate) fn snapshot(routes: u32) -> Result<Snapshot> {
 const POD_MAC: [u8; 6] = [2, 0, 0, 0, 0, 5];
 
 /// A pod on loopback, which is the interface of `BPF_PROG_TEST_RUN`, and others elsewhere.
-pub(crate) fn facts(pods: u32) -> Facts {
+pub(crate) fn facts(pods: u32) -> PlanInputs {
     let others = (1..pods).map(|number| PodInterface {
         ifindex: 1000 + number,
         addresses: vec![Ipv4Addr::from(0x0a10_0000 + number).into()],
@@ -78,19 +78,19 @@ pub(crate) fn facts(pods: u32) -> Facts {
         hardware: PodHardware::Known(POD_MAC),
         policy: 0,
     };
-    Facts {
+    PlanInputs {
         healthy: [IpAddr::V4(GATEWAY)].into(),
         pods: std::iter::once(pod).chain(others).collect(),
         workloads: (1..=u64::from(pods)).map(|cgroup| (cgroup, 0)).collect(),
         generation: 1,
         events_per_second: 100,
         max_groups: 256,
-        ..Facts::default()
+        ..PlanInputs::default()
     }
 }
 
 /// What the maps should hold.
-pub(crate) fn contents(snapshot: &Snapshot, facts: &Facts) -> Result<Contents> {
+pub(crate) fn contents(snapshot: &Snapshot, facts: &PlanInputs) -> Result<Contents> {
     match Contents::desired(snapshot, facts) {
         (contents, problems) if problems.is_empty() => Ok(contents),
         (_, problems) => Err(anyhow!("the plan has problems: {problems:?}")),

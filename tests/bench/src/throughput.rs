@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow, bail};
-use egress_agent::bpf::{Begin, Enforcer, PodHardware, PodInterface, Targets, TcMode};
+use egress_agent::bpf::{Enforcer, FirstStart, PodHardware, PodInterface, Targets, TcMode};
 use egress_tests::{
     netns::{End, NetNs, link},
     site::Site,
@@ -103,7 +103,7 @@ impl Path3 {
         let runtime = Handle::current();
         let mut enforcer = self.node.enter(|| {
             let _inside = runtime.enter();
-            Enforcer::start(dir, &targets, TcMode::detect(), Begin::AtOnce)
+            Enforcer::start(dir, &targets, TcMode::detect(), FirstStart::AtOnce)
         })??;
         let ifindex = enforcer.attachments.ifindex(POD_INTERFACE).context("not attached")?;
         let mut facts = policy::facts(1);

@@ -10,7 +10,7 @@ use aya::{
     programs::{CgroupSkb, SchedClassifier, TestRun, TestRunOptions},
 };
 use egress_agent::bpf::{
-    Begin, Enforcer, Targets, TcMode, object::PROGRAMS, tell_maker, tell_offload,
+    Enforcer, FirstStart, Targets, TcMode, object::PROGRAMS, tell_maker, tell_offload,
 };
 use egress_ebpf::verdict::{CGROUP_PASS, CGROUP_REFUSE, TC_DROP, TC_NEXT};
 use egress_tests::site::Site;
@@ -45,7 +45,8 @@ struct Case {
 /// Nanoseconds a packet, for each program and kind of packet.
 pub(crate) fn run(site: &Site) -> Result<Vec<Row>> {
     let dir = site.bpffs().join("wall");
-    let mut enforcer = Enforcer::start(&dir, &Targets::default(), TcMode::detect(), Begin::AtOnce)?;
+    let mut enforcer =
+        Enforcer::start(&dir, &Targets::default(), TcMode::detect(), FirstStart::AtOnce)?;
     // As in a container: the process is two levels below the cgroup that is listed for its workload.
     let listed = site.cgroup("listed")?;
     let mut facts = policy::facts(POD_COUNT);

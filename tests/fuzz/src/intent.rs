@@ -6,7 +6,7 @@ use std::{
 };
 
 use egress_agent::{
-    bpf::plan::{Facts, PodHardware, PodInterface},
+    bpf::plan::{PlanInputs, PodHardware, PodInterface},
     policy::{
         AddressGuard, DirectTarget, Enforcement, GatewayGroup, Hop, NodeAction, NodeRoute, Snapshot,
     },
@@ -26,7 +26,7 @@ const METADATA: [&str; 2] = ["169.254.169.254", "fd00:ec2::254"];
 #[derive(Clone, Debug)]
 pub(crate) struct Intent {
     pub(crate) snapshot: Snapshot,
-    pub(crate) facts: Facts,
+    pub(crate) facts: PlanInputs,
 }
 
 /// What becomes of a flow.
@@ -46,7 +46,7 @@ pub(crate) fn ends() -> impl Iterator<Item = (u32, IpAddr)> {
 impl Intent {
     /// Before the first snapshot.
     pub(crate) fn nothing() -> Self {
-        Self { snapshot: Snapshot::default(), facts: Facts::default() }
+        Self { snapshot: Snapshot::default(), facts: PlanInputs::default() }
     }
 
     pub(crate) fn random(random: &mut Random<'_>, generation: u64) -> Self {
@@ -71,7 +71,7 @@ impl Intent {
         snapshot.node.routes = random.list(7, route);
         let endpoints = snapshot.mesh.gateways.iter().flat_map(|gateway| &gateway.endpoints);
         let healthy = endpoints.filter(|_| random.bool()).copied().collect();
-        let facts = Facts {
+        let facts = PlanInputs {
             resolved: random
                 .list(3, |random| (name(random), random.list(3, Random::ip)))
                 .into_iter()
@@ -88,7 +88,7 @@ impl Intent {
             generation,
             events_per_second: u32::from(random.u8()),
             max_groups: if random.rarely() { 1 } else { 8 },
-            ..Facts::default()
+            ..PlanInputs::default()
         };
         Self { snapshot, facts }
     }

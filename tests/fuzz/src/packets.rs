@@ -4,7 +4,7 @@
 use egress_ebpf::{
     abi::action,
     addr::Addr,
-    hooks::{self, Namespace, Socket, View, Way, Workload},
+    hooks::{self, ForwardPath, Namespace, Socket, View, Workload},
     inbound::Scope,
     packet::Flow,
     reason::Reason,
@@ -60,7 +60,7 @@ pub fn packet(bytes: &[u8]) {
     // Which pod's program let it pass is known, or else where it came in.
     let pod = if bridged { ifindex } else { 0 };
     let came_in_on = if bridged { BRIDGE } else { ifindex };
-    let way = Way {
+    let way = ForwardPath {
         came_in_on,
         pod,
         by_unknown_port: bridged,
@@ -72,13 +72,13 @@ pub fn packet(bytes: &[u8]) {
     case.check(At::Uplink, allowed(sound), tc(at_uplink(false)));
     case.check(At::Uplink, allowed(None), tc(at_uplink(true)));
     // The node's processes send what they like, but for a loopback source.
-    let own = Way { came_in_on: 0, socket: Socket::Process, ..way };
+    let own = ForwardPath { came_in_on: 0, socket: Socket::Process, ..way };
     let own = tc(hooks::uplink(&frame, own, None, false, &world));
     let allowed = matches!(own.reason, Reason::Host | Reason::Exempt);
     let refused = matches!(own.reason, Reason::SpoofedSource | Reason::Malformed);
     assert!(own.allowed == allowed && (allowed || refused), "{own:?} of {sound:?}");
     // Nothing that the node's kernel makes passes as a pod's or a workload's.
-    let kernel = Way { came_in_on: 0, ..way };
+    let kernel = ForwardPath { came_in_on: 0, ..way };
     let kernel = tc(hooks::uplink(&frame, kernel, None, false, &world));
     let of_node = matches!(kernel.reason, Reason::Host | Reason::Exempt | Reason::Reply);
     assert!(kernel.allowed == of_node, "{kernel:?} of {sound:?}");

@@ -14,7 +14,7 @@ use egress_ebpf::{
         ADMIN_PORTS, FlowKey, FlowState, GatewayKey, Globals, PodAddress, PodPort, PolicyId, Route,
         RouteKey, TableId, UNKNOWN_POLICY, UNKNOWN_TABLE, mode, pod_hardware, route_action,
     },
-    absent::Absent,
+    absent::SurelyAbsent,
     addr::{Addr, MAPPED_PREFIX_BITS, PortBe},
     decide::{Place, PolicyRules, PolicyView},
     reason::Reason,
@@ -136,9 +136,9 @@ impl World {
     }
 
     /// What the agent would say of look-ups that aren't needed.
-    fn absent(&self) -> Absent {
-        let gateway = |absent: Absent, ip: &IpAddr| absent.with_gateway(&Addr::from(*ip));
-        let absent = self.gateways.keys().fold(Absent::ALL, gateway);
+    fn absent(&self) -> SurelyAbsent {
+        let gateway = |absent: SurelyAbsent, ip: &IpAddr| absent.with_gateway(&Addr::from(*ip));
+        let absent = self.gateways.keys().fold(SurelyAbsent::ALL, gateway);
         self.denied.iter().fold(absent, |absent, net| {
             let bits = u32::from(net.prefix_len());
             let mapped = if net.addr().is_ipv4() { MAPPED_PREFIX_BITS } else { 0 };

@@ -8,12 +8,12 @@ use http_body_util::{BodyExt as _, Full, combinators::UnsyncBoxBody};
 use tokio::sync::oneshot;
 
 use super::{UpgradeRefusal, serving::Serving};
-use crate::{admin::query::parameter, explain::Ask};
+use crate::{admin::query::parameter, explain::Query};
 
 pub(super) type Body = UnsyncBoxBody<Bytes, Infallible>;
 
 /// Whether enforcement stands for a pod that starts. The agent takes note of the pod's namespace.
-pub(super) fn stands(query: &str, serving: &Serving) -> Response<Body> {
+pub(super) fn enforcing(query: &str, serving: &Serving) -> Response<Body> {
     let namespace = parameter(query, "namespace").and_then(|inode| inode.parse().ok());
     let (Some(pod), Some(namespace)) = (parameter(query, "pod"), namespace) else {
         return text(StatusCode::BAD_REQUEST, "expected ?pod=UID&namespace=INODE\n");
@@ -57,7 +57,7 @@ pub(super) fn explain(query: &str, serving: &Serving) -> Response<Body> {
     let Some(snapshot) = (serving.snapshot)() else {
         return text(StatusCode::SERVICE_UNAVAILABLE, "no configuration has been accepted yet\n");
     };
-    match Ask::from_query(query).and_then(|ask| ask.answer(&snapshot)) {
+    match Query::from_query(query).and_then(|ask| ask.answer(&snapshot)) {
         Ok(explanation) => {
             let explanation = serde_json::to_vec(&explanation).unwrap_or_default();
             body(StatusCode::OK, "application/json", full(explanation.into()))

@@ -12,7 +12,7 @@ use thiserror::Error;
 use tokio::{net::UnixStream, time::timeout};
 
 use super::{Line, mesh::Mesh, report::AgentReport, upgrade::UpgradeReport};
-use crate::explain::{Ask, Explanation};
+use crate::explain::{Explanation, Query};
 
 /// How long an agent may take to begin its answer. It answers from memory.
 const ANSWER: Duration = Duration::from_secs(5);
@@ -115,7 +115,7 @@ pub(crate) async fn ask_status(path: &Path) -> Result<AgentReport, AskError> {
 }
 
 /// Asks an agent what a request comes to.
-pub(crate) async fn ask_explain(path: &Path, question: &Ask) -> Result<Explanation, AskError> {
+pub(crate) async fn ask_explain(path: &Path, question: &Query) -> Result<Explanation, AskError> {
     ask(path, &format!("/explain?{}", question.query())).await
 }
 

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     policy::Snapshot,
-    suggest::{Earlier, GatewayPlace, Labelled, applied},
+    suggest::{EarlierRoutes, GatewayPlace, Labelled, applied},
 };
 
 /// What `/mesh` answers.
@@ -18,7 +18,7 @@ pub(crate) struct Mesh {
     pub(crate) gateway: Option<GatewayPlace>,
     /// Suggestions that are in force.
     #[serde(default)]
-    pub(crate) earlier: Vec<Earlier>,
+    pub(crate) earlier: Vec<EarlierRoutes>,
     /// Egress policies that have the name of a suggestion, each with its place.
     #[serde(default)]
     pub(crate) applied: BTreeMap<String, String>,
@@ -41,7 +41,7 @@ impl Mesh {
         Self {
             workloads: workloads.collect(),
             gateway,
-            earlier: Earlier::of(snapshot),
+            earlier: EarlierRoutes::of(snapshot),
             applied: applied(snapshot),
         }
     }

@@ -32,7 +32,7 @@ use tokio::{
 use super::{
     ControlArgs, ControlPath,
     access::{self, Caller, ControlGroup},
-    answers::{Body, body, explain, full, stands, text, upgrade},
+    answers::{Body, body, enforcing, explain, full, text, upgrade},
     mesh::Mesh,
     serving::Serving,
     stream,
@@ -345,7 +345,7 @@ fn respond(
     }
     let (path, query) = (request.uri().path(), request.uri().query().unwrap_or(""));
     if request.method() == Method::POST && path == "/standing" {
-        return stands(query, serving);
+        return enforcing(query, serving);
     }
     if request.method() != Method::GET {
         return text(

@@ -6,7 +6,7 @@ use super::{report::AgentReport, upgrade::UpgradeRequests};
 use crate::{policy::Snapshot, telemetry::FlowLog};
 
 /// See [`Serving::standing`].
-pub(crate) type Stands = dyn Fn(&str, u64) -> Result<(), String> + Send + Sync;
+pub(crate) type IsEnforcing = dyn Fn(&str, u64) -> Result<(), String> + Send + Sync;
 
 /// What a role serves on its control socket.
 pub(crate) struct Serving {
@@ -15,7 +15,7 @@ pub(crate) struct Serving {
     /// The configuration in force, for `explain`.
     pub(crate) snapshot: Box<dyn Fn() -> Option<Arc<Snapshot>> + Send + Sync>,
     /// Whether enforcement stands for the pod of this UID in the network namespace of this inode; if not, why.
-    pub(crate) standing: Box<Stands>,
+    pub(crate) standing: Box<IsEnforcing>,
     /// Its flows.
     pub(crate) flows: Arc<FlowLog>,
     /// How many flows were lost before they got there.

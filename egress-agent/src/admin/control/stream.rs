@@ -12,7 +12,7 @@ use tokio::{
 };
 
 use super::serving::Serving;
-use crate::telemetry::{FlowRecord, Follower, Seen};
+use crate::telemetry::{FlowRecord, FollowItem, Follower};
 
 /// Lines are handed to the connection in pieces of this size.
 const PIECE: usize = 16 * 1024;
@@ -116,8 +116,8 @@ impl Answer {
         loop {
             select! {
                 seen = follower.next() => match seen? {
-                    Seen::Flow(flow) => Lined::Flow(&flow).write(&mut piece),
-                    Seen::Lost(lost) => Lined::Lost(lost).write(&mut piece),
+                    FollowItem::Flow(flow) => Lined::Flow(&flow).write(&mut piece),
+                    FollowItem::Lost(lost) => Lined::Lost(lost).write(&mut piece),
                 },
                 _ = self.looks.tick() => {
                     let now = (self.serving.lost)();

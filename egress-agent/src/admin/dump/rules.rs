@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 use super::json::{list, seconds};
 use crate::policy::{
     Destination, Exported, HostPattern, HttpMatch, HttpOutcome, HttpRule, MeshConfig, Protocol,
-    Reached, RouteSet, Rules, Server, ServerProtocol, ServerTlsMode, Service, SourceMatch,
-    StageRules, Target, TcpRule, TextMatch, TlsRule, Weighted,
+    RouteSet, Rules, Server, ServerProtocol, ServerTlsMode, Service, SourceMatch, StageRules,
+    Target, TcpRule, TextMatch, TlsRule, VisibleDestination, WeightedDestination,
 };
 
 /// What decisions are made of, but for clusters, which have a list of their own.
@@ -162,8 +162,8 @@ fn source(source: &SourceMatch) -> Value {
     })
 }
 
-fn weighted(targets: &[Weighted], mesh: &MeshConfig) -> Value {
-    list(targets, |Weighted { weight, target, .. }| {
+fn weighted(targets: &[WeightedDestination], mesh: &MeshConfig) -> Value {
+    list(targets, |WeightedDestination { weight, target, .. }| {
         let to = match target {
             Target::Gateway { group, port, hop, owner } => json!({
                 "gateway": mesh.gateways.get(*group).map(|gateway| gateway.service.to_string()),
@@ -182,7 +182,7 @@ fn weighted(targets: &[Weighted], mesh: &MeshConfig) -> Value {
 
 /// The clusters of a destination, by who declares it and who asks.
 pub(super) fn clusters(destination: &Destination) -> Value {
-    let cluster = |reached: &Reached| reached.cluster.name.0.to_string();
+    let cluster = |reached: &VisibleDestination| reached.cluster.name.0.to_string();
     list(&destination.providers, |provider| {
         let clients = provider.by_client.iter();
         json!({

@@ -13,21 +13,21 @@ const AGE: Duration = Duration::from_secs(30);
 
 /// The last count. It is made anew by a thread of its own, so that no scrape waits for one.
 #[derive(Debug)]
-pub(crate) struct Fills {
+pub(crate) struct MapFillCounter {
     bpffs: PathBuf,
-    counted: Arc<Mutex<Counted>>,
+    counted: Arc<Mutex<MapCount>>,
 }
 
 #[derive(Debug, Default)]
-struct Counted {
+struct MapCount {
     fills: Vec<MapFill>,
     at: Option<Instant>,
 }
 
-impl Fills {
+impl MapFillCounter {
     /// Of the maps that are pinned there, counted once to begin with.
     pub(crate) fn new(bpffs: PathBuf) -> Self {
-        let counted = Counted { fills: map_fills(&bpffs), at: Some(Instant::now()) };
+        let counted = MapCount { fills: map_fills(&bpffs), at: Some(Instant::now()) };
         Self { bpffs, counted: Arc::new(Mutex::new(counted)) }
     }
 

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     bpf::{Error, Lost, MapFill, Repair, Verdicts},
-    enforcement::{Exposure, Modes, Promise, Who, mode_name},
+    enforcement::{Exposure, ExposureKind, Modes, WorkloadIndex, mode_name},
     pods::UnknownInterface,
 };
 
@@ -35,14 +35,14 @@ fn write(
     sources: &AgentSources,
     counted: &[Verdicts],
     events: Lost,
-    shares: &[(crate::bpf::Causer, Lost)],
+    shares: &[(crate::bpf::EventOrigin, Lost)],
     out: &mut Exposition,
 ) -> fmt::Result {
     let load = |value: &AtomicU64| value.load(Ordering::Relaxed);
     let tally = &sources.tally;
     verdicts(out, counted)?;
     lost(out, events, load(&tally.dropped), load(&tally.unreadable))?;
-    event_losses::write(shares, &who(sources), out)?;
+    event_losses::write(shares, &workload_index(sources), out)?;
     gateways(sources, out)?;
     enforcement(out, &sources.modes.borrow())?;
     let loaded = sources.loaded.borrow();
@@ -78,10 +78,10 @@ fn write(
 }
 
 /// Workloads by name.
-fn who(sources: &AgentSources) -> Who {
+fn workload_index(sources: &AgentSources) -> WorkloadIndex {
     let loaded = sources.loaded.borrow();
     let mesh = loaded.snapshot.as_ref().map(|snapshot| &snapshot.mesh);
-    mesh.map(|mesh| Who::new(mesh, &sources.pods)).unwrap_or_default()
+    mesh.map(|mesh| WorkloadIndex::new(mesh, &sources.pods)).unwrap_or_default()
 }
 
 fn gateways(sources: &AgentSources, out: &mut Exposition) -> fmt::Result {
@@ -129,7 +129,8 @@ fn unknown(out: &mut Exposition, interfaces: &[UnknownInterface], now: SystemTim
 
 /// For each promise whether it doesn't hold on this node, and for how many workloads.
 fn exposed(out: &mut Exposition, exposures: &[Exposure]) -> fmt::Result {
-    let find = |promise: Promise| exposures.iter().find(|found| found.promise == promise.name());
+    let find =
+        |promise: ExposureKind| exposures.iter().find(|found| found.promise == promise.name());
     for (name, help, of) in [
         (
             "egress_exposed",
@@ -143,7 +144,7 @@ fn exposed(out: &mut Exposition, exposures: &[Exposure]) -> fmt::Result {
         ),
     ] {
         out.family(name, "gauge", help)?;
-        for promise in Promise::ALL {
+        for promise in ExposureKind::ALL {
             let value = find(promise).map_or(0, of);
             out.sample(name, &[("promise", promise.name())], value)?;
         }
@@ -200,7 +201,7 @@ pub(super) mod tests {
     use egress_ebpf::reason::Reason;
     use tokio::sync::watch;
 
-    use super::{super::fills::Fills, *};
+    use super::{super::fills::MapFillCounter, *};
     use crate::{
         bpf::{Action, Hook},
         enforcement::SetMode,
@@ -217,7 +218,7 @@ pub(super) mod tests {
             modes: watch::channel(Default::default()).1,
             credentials: Default::default(),
             tunnel: Default::default(),
-            fills: Fills::new("/no/such/directory".into()),
+            fills: MapFillCounter::new("/no/such/directory".into()),
             unknown: watch::channel(Default::default()).1,
             exports: None,
         };

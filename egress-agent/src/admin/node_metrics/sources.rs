@@ -4,10 +4,10 @@ use std::{collections::HashSet, net::IpAddr, sync::Arc};
 
 use tokio::sync::watch;
 
-use super::fills::Fills;
+use super::fills::MapFillCounter;
 use crate::{
     bpf::{Counters, Shares},
-    enforcement::{Condition, Modes, Pod, Tally},
+    enforcement::{Condition, Modes, NodeCounters, Pod},
     pods::UnknownInterface,
     source::Loaded,
     telemetry::Exports,
@@ -26,7 +26,7 @@ pub(crate) struct Sources {
 /// Those of the agent itself.
 pub(crate) struct AgentSources {
     pub pods: Vec<Pod>,
-    pub tally: Arc<Tally>,
+    pub tally: Arc<NodeCounters>,
     pub condition: Arc<Condition>,
     pub loaded: watch::Receiver<Loaded>,
     pub healthy: watch::Receiver<HashSet<IpAddr>>,
@@ -34,7 +34,7 @@ pub(crate) struct AgentSources {
     pub credentials: Arc<Credentials>,
     pub tunnel: Arc<Stats>,
     /// How full the kernel's maps are.
-    pub fills: Fills,
+    pub fills: MapFillCounter,
     /// Interfaces whose pods are not known.
     pub unknown: watch::Receiver<Vec<UnknownInterface>>,
     /// What is exported over OTLP.

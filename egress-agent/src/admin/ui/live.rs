@@ -10,7 +10,7 @@ use tokio::{
     time::{self, Interval, MissedTickBehavior},
 };
 
-use crate::telemetry::{FlowLog, Follower, Seen};
+use crate::telemetry::{FlowLog, FollowItem, Follower};
 
 /// How often a comment is sent, by which a client that has gone is found out.
 const BEAT: Duration = Duration::from_secs(15);
@@ -64,10 +64,10 @@ impl Events {
         tokio::select! {
             seen = self.follower.next() => match seen? {
                 // JSON has no line breaks of its own, which would end the event.
-                Seen::Flow(flow) => {
+                FollowItem::Flow(flow) => {
                     Some(format!("data: {}\n\n", serde_json::to_string(&*flow).unwrap_or_default()))
                 }
-                Seen::Lost(lost) => Some(format!("event: lost\ndata: {lost}\n\n")),
+                FollowItem::Lost(lost) => Some(format!("event: lost\ndata: {lost}\n\n")),
             },
             // The first comes at once, so that the browser knows that it is served.
             _ = self.beats.tick() => Some(":\n\n".into()),

@@ -5,11 +5,11 @@ use std::{collections::HashMap, fs, io, path::Path};
 use aya::programs::SchedClassifier;
 
 use super::{
+    attach_point::{AttachPoint, pin_name, remove_pin},
+    attach_targets::Hook,
     change::Repair,
-    place::{Place, pin_name, remove_pin},
-    stage::{Held, mark},
-    survey::Hook,
-    table::{On, attach_type},
+    stage::{ActiveAttachment, mark},
+    table::{TargetKind, attach_type},
     targets::{Target, TcMode},
 };
 use crate::{
@@ -47,11 +47,11 @@ impl Links {
         Ok(Self(links))
     }
 
-    fn is_attached(&self, id: u32, place: Place) -> bool {
+    fn is_attached(&self, id: u32, place: AttachPoint) -> bool {
         let Some(state) = self.0.get(&id) else { return false };
         match place {
-            Place::Cgroup(cgroup) => state.cgroup == Some(cgroup),
-            Place::Interface(index) => state.interface == Some(index),
+            AttachPoint::Cgroup(cgroup) => state.cgroup == Some(cgroup),
+            AttachPoint::Interface(index) => state.interface == Some(index),
         }
     }
 }
@@ -72,24 +72,25 @@ pub(super) fn fault(
     pins: &Path,
     hook: Hook,
     target: &Target,
-    held: &Held,
+    held: &ActiveAttachment,
     tc: TcMode,
 ) -> Option<Repair> {
     let pin = pins.join(pin_name(hook.entry.program, hook.place, tc));
     match held {
-        Held::Link { id, program, .. } => {
+        ActiveAttachment::Link { id, program, .. } => {
             if links.is_some_and(|links| !links.is_attached(*id, hook.place)) {
                 return Some(Repair::Detached);
             }
-            if let (On::Pod | On::Uplink, Target::Interface(name)) = (hook.entry.on, target)
+            if let (TargetKind::Pod | TargetKind::Uplink, Target::Interface(name)) =
+                (hook.entry.on, target)
                 && !is_first(name, hook.entry.direction, *program)
             {
                 return Some(Repair::Order);
             }
             (!is_link(&pin, *id)).then_some(Repair::Pin)
         }
-        Held::Clsact { program } => {
-            let Place::Interface(index) = hook.place else { return None };
+        ActiveAttachment::Clsact { program } => {
+            let AttachPoint::Interface(index) = hook.place else { return None };
             match filters::list(index, hook.entry.direction) {
                 Ok(filters) => judge_filters(&filters, *program),
                 Err(error) => {
@@ -128,11 +129,16 @@ fn is_first(interface: &str, direction: Direction, program: u32) -> bool {
 ///
 /// # Errors
 /// The kernel refuses; a link is then lost with its pin, and has to be attached again.
-pub(super) fn pin_again(pins: &Path, hook: Hook, held: &mut Held, tc: TcMode) -> Result<(), Error> {
+pub(super) fn pin_again(
+    pins: &Path,
+    hook: Hook,
+    held: &mut ActiveAttachment,
+    tc: TcMode,
+) -> Result<(), Error> {
     let path = pins.join(pin_name(hook.entry.program, hook.place, tc));
     match held {
-        Held::Clsact { .. } => mark(&path),
-        Held::Link { link, .. } => {
+        ActiveAttachment::Clsact { .. } => mark(&path),
+        ActiveAttachment::Link { link, .. } => {
             remove_pin(&path);
             let Some(taken) = link.take() else { return Ok(()) };
             let pinned = taken.pin(&path).map_err(|error| Error::Attach {
@@ -156,15 +162,15 @@ mod tests {
                       prog_tag:\tabc\nprog_id:\t5\ncgroup_id:\t4321\nattach_type:\t10\n";
         let tcx = "pos:\t0\nlink_type:\ttcx\nlink_id:\t18\nprog_id:\t6\nifindex:\t7\n";
         let links = Links([cgroup, tcx].into_iter().filter_map(link_state).collect());
-        assert!(links.is_attached(17, Place::Cgroup(4321)));
-        assert!(links.is_attached(18, Place::Interface(7)));
+        assert!(links.is_attached(17, AttachPoint::Cgroup(4321)));
+        assert!(links.is_attached(18, AttachPoint::Interface(7)));
         // Somewhere else, unknown, and detached, which the kernel shows as zero.
-        assert!(!links.is_attached(17, Place::Cgroup(1)));
-        assert!(!links.is_attached(18, Place::Interface(8)));
-        assert!(!links.is_attached(19, Place::Interface(7)));
+        assert!(!links.is_attached(17, AttachPoint::Cgroup(1)));
+        assert!(!links.is_attached(18, AttachPoint::Interface(8)));
+        assert!(!links.is_attached(19, AttachPoint::Interface(7)));
         let gone = cgroup.replace("4321", "0");
         let links = Links(link_state(&gone).into_iter().collect());
-        assert!(!links.is_attached(17, Place::Cgroup(4321)));
+        assert!(!links.is_attached(17, AttachPoint::Cgroup(4321)));
         assert_eq!(link_state("pos:\t0\nflags:\t02\n"), None);
     }
 

@@ -24,8 +24,8 @@ use aya::{
 };
 
 use super::{
-    place::{Place, pin_name, remove_pin},
-    survey::Hook,
+    attach_point::{AttachPoint, pin_name, remove_pin},
+    attach_targets::Hook,
     table::attach_type,
     targets::{Target, TcMode},
 };
@@ -41,7 +41,7 @@ const CLSACT_PRIORITY: u16 = 1;
 const CLSACT_HANDLES: [TcHandle; 2] = [TcHandle::new(0, 0xe9), TcHandle::new(0, 0xea)];
 
 /// An attachment that isn't committed: it is undone when this is dropped.
-pub(super) struct Staged {
+pub(super) struct PendingAttachment {
     /// Name of its pin.
     pub(super) name: String,
     program: u32,
@@ -62,7 +62,7 @@ enum StagedLink {
 
 /// An attachment in force.
 #[derive(Debug)]
-pub(super) enum Held {
+pub(super) enum ActiveAttachment {
     /// A link, which this process holds besides its pin: removing the pin ends nothing.
     Link {
         /// `None` for the moment in which it is pinned anew.
@@ -86,7 +86,7 @@ pub(super) fn stage(
     hook: Hook,
     target: &Target,
     tc: TcMode,
-) -> Result<Staged, Error> {
+) -> Result<PendingAttachment, Error> {
     let name = hook.entry.program;
     attach(ebpf, links, hook, target, tc).map_err(|error| match error {
         Failure::Ours(error) => error,
@@ -126,7 +126,7 @@ fn attach(
     hook: Hook,
     target: &Target,
     tc: TcMode,
-) -> Result<Staged, Failure> {
+) -> Result<PendingAttachment, Failure> {
     let entry = hook.entry;
     let name = pin_name(entry.program, hook.place, tc);
     let program = load::program(ebpf, entry.program)?;
@@ -139,7 +139,7 @@ fn attach(
         (Target::Interface(interface), Program::SchedClassifier(program)) => {
             let direction = attach_type(entry.direction);
             let link = match (tc, hook.place) {
-                (TcMode::Clsact, Place::Interface(index)) => {
+                (TcMode::Clsact, AttachPoint::Interface(index)) => {
                     attach_clsact(program, index, interface, entry.direction)?
                 }
                 _ => pin(attach_tcx(program, interface, direction)?, links, &name)?,
@@ -150,7 +150,7 @@ fn attach(
             return Err(ProgramError::UnexpectedProgramType.into());
         }
     };
-    Ok(Staged { name, program: id, link })
+    Ok(PendingAttachment { name, program: id, link })
 }
 
 fn program_id(program: &Program) -> Result<u32, ProgramError> {
@@ -271,9 +271,9 @@ fn pin(link: FdLink, links: &Path, name: &str) -> Result<StagedLink, Failure> {
     }
 }
 
-impl Staged {
+impl PendingAttachment {
     /// Makes it last, in place of an earlier agent's.
-    pub(super) fn commit(mut self, links: &Path) -> Result<Held, Error> {
+    pub(super) fn commit(mut self, links: &Path) -> Result<ActiveAttachment, Error> {
         let place = links.join(&self.name);
         let program = self.program;
         match &mut self.link {
@@ -284,7 +284,7 @@ impl Staged {
                     moved.map_err(Error::io(format!("can't pin {}", place.display())))?;
                 }
                 *path = None;
-                Ok(Held::Link { link: link.take(), id: *id, program })
+                Ok(ActiveAttachment::Link { link: link.take(), id: *id, program })
             }
             StagedLink::Clsact { link, interface, direction, handle } => {
                 mark(&place)?;
@@ -296,7 +296,7 @@ impl Staged {
                         tracing::trace!("no earlier filter on {interface}: {error}");
                     }
                 }
-                Ok(Held::Clsact { program })
+                Ok(ActiveAttachment::Clsact { program })
             }
         }
     }
@@ -307,7 +307,7 @@ pub(super) fn mark(place: &Path) -> Result<(), Error> {
     fs::create_dir_all(place).map_err(Error::io(format!("can't make {}", place.display())))
 }
 
-impl Drop for Staged {
+impl Drop for PendingAttachment {
     fn drop(&mut self) {
         // A filter that wasn't committed detaches itself.
         if let StagedLink::Pinned { path: Some(path), .. } = &self.link {

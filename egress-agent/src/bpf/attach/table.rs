@@ -6,11 +6,11 @@ use crate::sys::netlink::filters::Direction;
 
 /// A program and its place.
 #[derive(PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(super) struct Entry {
+pub(super) struct ProgramEntry {
     /// Its name in the object.
     pub(super) program: &'static str,
     /// The kind of thing that it is attached to.
-    pub(super) on: On,
+    pub(super) on: TargetKind,
     /// Which way what it sees goes: into the host, the interface or the socket, or out of it. At a
     /// pod's host-side interface what the pod sends comes in. A hook of a system call sees what a
     /// process asks for, which is on its way out.
@@ -19,7 +19,7 @@ pub(super) struct Entry {
 
 /// Kinds of things that programs are attached to.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(super) enum On {
+pub(super) enum TargetKind {
     /// The host-side interface of a pod.
     Pod,
     /// A bridge that pods' interfaces, and nothing but pods' kind of interfaces, are ports of.
@@ -30,41 +30,41 @@ pub(super) enum On {
     Cgroup,
 }
 
-const fn entry(program: &'static str, on: On, direction: Direction) -> Entry {
-    Entry { program, on, direction }
+const fn entry(program: &'static str, on: TargetKind, direction: Direction) -> ProgramEntry {
+    ProgramEntry { program, on, direction }
 }
 
 /// In the order in which they are attached. What takes note of packets from external hosts comes
 /// before what refuses answers to those that it doesn't know. Then the enforcement points, which
 /// hold whatever the cgroups' programs miss; of those the second line first, which needs no
 /// socket's consent.
-pub(super) static TABLE: &[Entry] = &[
-    entry("pod_egress", On::Pod, Direction::Egress),
-    entry("uplink_ingress", On::Uplink, Direction::Ingress),
-    entry("cgroup_ingress", On::Cgroup, Direction::Ingress),
-    entry("pod_ingress", On::Pod, Direction::Ingress),
-    entry("bridge_ingress", On::Bridge, Direction::Ingress),
-    entry("uplink_egress", On::Uplink, Direction::Egress),
-    entry("cgroup_egress", On::Cgroup, Direction::Egress),
+pub(super) static TABLE: &[ProgramEntry] = &[
+    entry("pod_egress", TargetKind::Pod, Direction::Egress),
+    entry("uplink_ingress", TargetKind::Uplink, Direction::Ingress),
+    entry("cgroup_ingress", TargetKind::Cgroup, Direction::Ingress),
+    entry("pod_ingress", TargetKind::Pod, Direction::Ingress),
+    entry("bridge_ingress", TargetKind::Bridge, Direction::Ingress),
+    entry("uplink_egress", TargetKind::Uplink, Direction::Egress),
+    entry("cgroup_egress", TargetKind::Cgroup, Direction::Egress),
     // A connection that is sent to the tunnel needs its record.
-    entry("sock_ops", On::Cgroup, Direction::Egress),
-    entry("connect4", On::Cgroup, Direction::Egress),
-    entry("connect6", On::Cgroup, Direction::Egress),
-    entry("sendmsg4", On::Cgroup, Direction::Egress),
-    entry("sendmsg6", On::Cgroup, Direction::Egress),
-    entry("recvmsg4", On::Cgroup, Direction::Egress),
-    entry("recvmsg6", On::Cgroup, Direction::Egress),
-    entry("getpeername4", On::Cgroup, Direction::Egress),
-    entry("getpeername6", On::Cgroup, Direction::Egress),
+    entry("sock_ops", TargetKind::Cgroup, Direction::Egress),
+    entry("connect4", TargetKind::Cgroup, Direction::Egress),
+    entry("connect6", TargetKind::Cgroup, Direction::Egress),
+    entry("sendmsg4", TargetKind::Cgroup, Direction::Egress),
+    entry("sendmsg6", TargetKind::Cgroup, Direction::Egress),
+    entry("recvmsg4", TargetKind::Cgroup, Direction::Egress),
+    entry("recvmsg6", TargetKind::Cgroup, Direction::Egress),
+    entry("getpeername4", TargetKind::Cgroup, Direction::Egress),
+    entry("getpeername6", TargetKind::Cgroup, Direction::Egress),
 ];
 
 /// The entries for a kind of thing.
-pub(super) fn entries(on: On) -> impl Iterator<Item = &'static Entry> {
+pub(super) fn entries(on: TargetKind) -> impl Iterator<Item = &'static ProgramEntry> {
     TABLE.iter().filter(move |entry| entry.on == on)
 }
 
 /// The entry of a program.
-pub(super) fn by_name(program: &str) -> Option<&'static Entry> {
+pub(super) fn by_name(program: &str) -> Option<&'static ProgramEntry> {
     TABLE.iter().find(|entry| entry.program == program)
 }
 

@@ -39,7 +39,7 @@ pub struct Targets {
 
 /// When the programs of a first start come into force, on a node where nothing is enforced yet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Begin {
+pub enum FirstStart {
     /// At once: everything external is denied until the maps hold a configuration, and everything
     /// in-cluster too.
     AtOnce,
@@ -50,10 +50,10 @@ pub enum Begin {
 
 /// What the programs wait for where they are not in force yet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Waiting {
+pub enum PendingReason {
     /// Another version's are in force there, and stay until the maps hold a configuration.
     OtherVersion,
-    /// Nothing is enforced there: see [`Begin::WhenFilled`].
+    /// Nothing is enforced there: see [`FirstStart::WhenFilled`].
     FirstStart,
 }
 

@@ -16,7 +16,7 @@ use zerocopy::IntoBytes;
 
 use super::*;
 use crate::{
-    bpf::plan::{Facts, PodHardware, PodInterface},
+    bpf::plan::{PlanInputs, PodHardware, PodInterface},
     policy::{
         DirectTarget, Enforcement, EnforcementOverride, ExemptDestination, Exemption, GatewayGroup,
         Hop, NodeAction, NodeRoute, Snapshot, Transport,
@@ -214,7 +214,7 @@ prop_compose! {
             .collect();
         snapshot.node.routes = routes;
         snapshot.mesh.exemptions = exempt.iter().map(|nets| exemption(nets)).collect();
-        let facts = Facts {
+        let facts = PlanInputs {
             healthy: healthy.into_iter().map(IpAddr::from).collect(),
             pods: pods
                 .into_iter()
@@ -229,7 +229,7 @@ prop_compose! {
             generation,
             tunnel: tunnel.iter().map(|listener| listener.parse().unwrap()).collect(),
             max_groups: 8,
-            ..Facts::default()
+            ..PlanInputs::default()
         };
         let mut contents = Contents::desired(&snapshot, &facts).0;
         set_modes(&mut contents, modes);
@@ -391,7 +391,7 @@ fn a_denial_that_fails_opens_no_port_of_a_gateway() {
         }];
         snapshot
     };
-    let facts = Facts { generation: 1, max_groups: 1, ..Facts::default() };
+    let facts = PlanInputs { generation: 1, max_groups: 1, ..PlanInputs::default() };
     for (contents, snapshot) in
         [(&mut old, snapshot(&[], &[])), (&mut new, snapshot(&["192.0.2.0/24"], &[ADDRESSES[3]]))]
     {
@@ -416,7 +416,7 @@ fn a_denial_that_fails_opens_no_port_of_a_gateway() {
 fn denying(denied: &[&str]) -> Contents {
     let mut snapshot = Snapshot::default();
     snapshot.mesh.denied_cidrs = denied.iter().map(|net| net.parse().unwrap()).collect();
-    let facts = Facts { generation: 1, max_groups: 1, ..Facts::default() };
+    let facts = PlanInputs { generation: 1, max_groups: 1, ..PlanInputs::default() };
     Contents::desired(&snapshot, &facts).0
 }
 
@@ -620,12 +620,12 @@ fn who_becomes_known_meets_nothing_old() {
             hardware: PodHardware::Known([2, 0, 0, 0, 0, 5]),
             policy,
         };
-        let facts = Facts {
+        let facts = PlanInputs {
             generation: 1,
             max_groups: 1,
             pods: [1, 2].into_iter().zip(policies).map(pod).collect(),
             workloads: [1, 4].into_iter().zip(policies).collect(),
-            ..Facts::default()
+            ..PlanInputs::default()
         };
         Contents::desired(&snapshot, &facts).0
     };
@@ -681,7 +681,7 @@ fn enforcing_comes_first_and_leniency_last() {
             vec![EnforcementOverride { name: "batch".into(), selector: Default::default(), mode }];
         snapshot.mesh.cluster_cidrs = vec!["10.0.0.0/8".parse().unwrap()];
         let workloads = [(generation, 1)].into();
-        let facts = Facts { generation, max_groups: 1, workloads, ..Facts::default() };
+        let facts = PlanInputs { generation, max_groups: 1, workloads, ..PlanInputs::default() };
         Contents::desired(&snapshot, &facts).0
     };
     let (audit, enforce) = (of(Enforcement::Audit, 1), of(Enforcement::Enforce, 2));
@@ -698,7 +698,7 @@ fn enforcing_comes_first_and_leniency_last() {
 fn a_first_fill_takes_effect_as_a_whole() {
     let mut snapshot = Snapshot::default();
     snapshot.mesh.cluster_cidrs = vec!["10.0.0.0/8".parse().unwrap()];
-    let facts = Facts { generation: 1, max_groups: 1, ..Facts::default() };
+    let facts = PlanInputs { generation: 1, max_groups: 1, ..PlanInputs::default() };
     let (new, _) = Contents::desired(&snapshot, &facts);
     let ops = diff(&Contents::default(), &new);
     assert!(matches!(ops.loosen.last(), Some(Op::Globals(_))));
@@ -733,7 +733,8 @@ fn the_tunnels_listener_comes_first_and_goes_last() {
         snapshot.node.routes = routes.then_some(route).into_iter().collect();
         let tunnel = routes.then(|| LISTENERS[0].parse().unwrap()).into_iter().collect();
         let healthy = [IpAddr::from(ADDRESSES[3])].into();
-        let facts = Facts { generation: 1, max_groups: 1, tunnel, healthy, ..Facts::default() };
+        let facts =
+            PlanInputs { generation: 1, max_groups: 1, tunnel, healthy, ..PlanInputs::default() };
         Contents::desired(&snapshot, &facts).0
     };
     for (old, new) in [(with(false), with(true)), (with(true), with(false))] {
@@ -769,7 +770,7 @@ fn every_port_of_a_gateway_is_every_port_but_its_own() {
         target: DirectTarget::Any,
         action: NodeAction::Redirect { group: 0, port: None, hop: Hop::Plain },
     }];
-    let facts = Facts { generation: 1, max_groups: 1, ..Facts::default() };
+    let facts = PlanInputs { generation: 1, max_groups: 1, ..PlanInputs::default() };
     let (contents, _) = Contents::desired(&snapshot, &facts);
     for (place, flow) in flows().filter(|(_, flow)| flow.destination == Addr::v4(ADDRESSES[3])) {
         let allowed = flow.protocol == 6 && flow.destination_port.get() != 15000;
@@ -785,7 +786,7 @@ fn exemptions_that_change_places_are_never_mixed_up() {
         let mut snapshot = Snapshot::default();
         snapshot.mesh.exemptions = exemptions.map(|net| exemption(&[net])).into();
         let workloads = [(1, policies[0]), (4, policies[1])].into();
-        let facts = Facts { generation: 1, max_groups: 1, workloads, ..Facts::default() };
+        let facts = PlanInputs { generation: 1, max_groups: 1, workloads, ..PlanInputs::default() };
         Contents::desired(&snapshot, &facts).0
     };
     let (old, new) = (of([first, second], [1, 2]), of([second, first], [2, 1]));

@@ -10,14 +10,14 @@ use egress_ebpf::{
         GROUP_ENDPOINTS, GatewayKey, Globals, Group, PodAddress, Policy, Tunnel, UNKNOWN_POLICY,
         UNKNOWN_TABLE, mode,
     },
-    absent::Absent,
+    absent::SurelyAbsent,
     addr::{Addr, PortBe},
 };
 use ipnet::IpNet;
 
 use super::{
-    CLOSED, Contents, Facts, NO_INTERFACE, POLICY, PlanProblem, PodHardware, PodInterface, TABLE,
-    policy_id,
+    CLOSED, Contents, NO_INTERFACE, POLICY, PlanInputs, PlanProblem, PodHardware, PodInterface,
+    TABLE, policy_id,
     routes::{Builder, TCP, gateway_key, group_id, prefixes},
     tables,
 };
@@ -36,7 +36,7 @@ const METADATA: [IpAddr; 2] = [
 impl Contents {
     /// What the maps should hold for this snapshot.
     #[must_use]
-    pub fn desired(snapshot: &Snapshot, facts: &Facts) -> (Self, Vec<PlanProblem>) {
+    pub fn desired(snapshot: &Snapshot, facts: &PlanInputs) -> (Self, Vec<PlanProblem>) {
         let mut contents = Self::default();
         let mut problems = Vec::new();
         contents.set_pods(&facts.pods);
@@ -112,9 +112,11 @@ impl Contents {
     }
 
     /// What is in neither map, so that it needn't be looked for.
-    fn absent(&self) -> Absent {
-        let absent =
-            self.gateways.iter().fold(Absent::ALL, |absent, key| absent.with_gateway(&key.addr));
+    fn absent(&self) -> SurelyAbsent {
+        let absent = self
+            .gateways
+            .iter()
+            .fold(SurelyAbsent::ALL, |absent, key| absent.with_gateway(&key.addr));
         self.denied
             .iter()
             .fold(absent, |absent, prefix| absent.with_denied(prefix.bits, &prefix.data))
@@ -142,7 +144,12 @@ impl Contents {
         self.pod_addresses.extend(forwarders.iter().copied().map(PodAddress::forwarder));
     }
 
-    fn set_groups(&mut self, mesh: &MeshConfig, facts: &Facts, problems: &mut Vec<PlanProblem>) {
+    fn set_groups(
+        &mut self,
+        mesh: &MeshConfig,
+        facts: &PlanInputs,
+        problems: &mut Vec<PlanProblem>,
+    ) {
         for (index, gateway) in mesh.gateways.iter().enumerate() {
             let Some(id) = group_id(index, facts) else {
                 problems.push(PlanProblem::TooManyGroups {

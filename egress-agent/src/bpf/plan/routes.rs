@@ -13,7 +13,7 @@ use egress_ebpf::{
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use zerocopy::IntoBytes;
 
-use super::{Contents, Facts, PlanProblem, Prefix, TABLE};
+use super::{Contents, PlanInputs, PlanProblem, Prefix, TABLE};
 use crate::{
     policy::{
         AddressGuard, DirectTarget, ExemptDestination, GatewayGroup, Hop, MeshConfig, NodeAction,
@@ -28,7 +28,7 @@ pub(super) const TCP: u8 = 6;
 const ANY_PORT_BITS: u32 = RouteKey::FIXED_BITS - 16;
 
 /// A key, how much it has to say there, and its value.
-type Entry = (Prefix<RouteKey>, Weight, Route);
+type WeightedEntry = (Prefix<RouteKey>, Weight, Route);
 /// Where two are for one key, the heavier one stays: see [`weight`].
 type Weight = (bool, u32, Option<Hop>);
 
@@ -36,9 +36,9 @@ type Weight = (bool, u32, Option<Hop>);
 /// instead of being looked up one by one.
 pub(super) struct Builder<'a> {
     mesh: &'a MeshConfig,
-    facts: &'a Facts,
+    facts: &'a PlanInputs,
     guard: AddressGuard,
-    entries: Vec<Entry>,
+    entries: Vec<WeightedEntry>,
     /// Ports that are opened at the endpoints of a group; `None` is every port.
     opened: BTreeSet<(usize, Option<Port>)>,
     /// Groups that are reached through the tunnel.
@@ -47,7 +47,7 @@ pub(super) struct Builder<'a> {
 }
 
 impl<'a> Builder<'a> {
-    pub(super) fn new(snapshot: &'a Snapshot, facts: &'a Facts) -> Self {
+    pub(super) fn new(snapshot: &'a Snapshot, facts: &'a PlanInputs) -> Self {
         Self {
             mesh: &snapshot.mesh,
             facts,
@@ -166,7 +166,7 @@ impl<'a> Builder<'a> {
 
 /// Of several for one key the heaviest, and of those the first of the file. What is sorted is small
 /// and quickly compared: that is most of the work where there are a hundred thousand.
-fn heaviest(entries: &[Entry]) -> BTreeMap<Prefix<RouteKey>, Route> {
+fn heaviest(entries: &[WeightedEntry]) -> BTreeMap<Prefix<RouteKey>, Route> {
     let mut order: Vec<([u64; 3], Reverse<Weight>, usize)> = entries
         .iter()
         .enumerate()
@@ -218,7 +218,7 @@ fn named(target: &DirectTarget) -> Option<String> {
     }
 }
 
-pub(super) fn group_id(index: usize, facts: &Facts) -> Option<GroupId> {
+pub(super) fn group_id(index: usize, facts: &PlanInputs) -> Option<GroupId> {
     GroupId::try_from(index).ok().filter(|id| *id < facts.max_groups)
 }
 

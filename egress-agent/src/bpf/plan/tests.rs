@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use egress_ebpf::{
     abi::{UNKNOWN_TABLE, mode, route_action},
-    absent::Absent,
+    absent::SurelyAbsent,
     addr::PortBe,
 };
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -65,12 +65,12 @@ fn snapshot(routes: Vec<NodeRoute>) -> Snapshot {
     snapshot
 }
 
-fn facts() -> Facts {
-    Facts {
+fn facts() -> PlanInputs {
+    PlanInputs {
         healthy: ["192.0.2.10".parse().unwrap()].into(),
         generation: 3,
         max_groups: 4,
-        ..Facts::default()
+        ..PlanInputs::default()
     }
 }
 
@@ -145,7 +145,7 @@ fn a_gateways_other_addresses_are_closed_and_nothing_is_sent_there() {
         let mut snapshot = snapshot(vec![route(dialled, DirectTarget::Any, redirect(None))]);
         snapshot.mesh.gateways[0].other_addresses = vec![other];
         let (contents, problems) =
-            Contents::desired(&snapshot, &Facts { healthy: [other].into(), ..facts() });
+            Contents::desired(&snapshot, &PlanInputs { healthy: [other].into(), ..facts() });
         assert!(problems.is_empty());
         assert_eq!(contents.groups[&0].count, 0);
         // The address is a gateway's, and no port there is open.
@@ -184,7 +184,7 @@ fn names_are_direct_where_they_resolve_and_nowhere_else() {
     let snapshot = snapshot(routes);
     assert!(Contents::desired(&snapshot, &facts()).0.routes.is_empty());
     let addrs = vec!["203.0.113.9".parse().unwrap(), "2001:db8::9".parse().unwrap()];
-    let facts = Facts { resolved: [(host, addrs)].into(), ..facts() };
+    let facts = PlanInputs { resolved: [(host, addrs)].into(), ..facts() };
     let routes = Contents::desired(&snapshot, &facts).0.routes;
     assert_eq!(routes.len(), 2);
     assert!(routes.values().all(|route| route.action == route_action::DIRECT));
@@ -197,8 +197,10 @@ fn a_name_opens_no_address_inside_in_any_disguise() {
     let routes = vec![route(Some(5432), DirectTarget::Name(host.clone()), NodeAction::Direct)];
     let snapshot = snapshot(routes);
     let opened = |addr: &str| {
-        let facts =
-            Facts { resolved: [(host.clone(), vec![addr.parse().unwrap()])].into(), ..facts() };
+        let facts = PlanInputs {
+            resolved: [(host.clone(), vec![addr.parse().unwrap()])].into(),
+            ..facts()
+        };
         Contents::desired(&snapshot, &facts).0.routes.len()
     };
     for addr in [
@@ -271,7 +273,7 @@ fn a_route_through_the_tunnel_opens_the_listener_and_nothing_at_the_gateway() {
         route(Some(5432), DirectTarget::Any, through_the_tunnel(Some(15432))),
     ];
     let listeners = ["10.0.0.7:15001", "[fd00::7]:15002"].map(|text| text.parse().unwrap());
-    let facts = Facts { tunnel: listeners.to_vec(), ..facts() };
+    let facts = PlanInputs { tunnel: listeners.to_vec(), ..facts() };
     let (contents, problems) = Contents::desired(&snapshot(routes), &facts);
     assert_eq!(problems, []);
     for (dialled, at_gateway) in [(443, 0), (5432, 15432)] {
@@ -291,7 +293,7 @@ fn a_route_through_the_tunnel_opens_the_listener_and_nothing_at_the_gateway() {
         key("192.0.2.11", 0, 0),
     ];
     assert_eq!(opened(&contents), expected.into_iter().collect());
-    let absent = Absent::from_raw(contents.globals.unwrap().absent);
+    let absent = SurelyAbsent::from_raw(contents.globals.unwrap().absent);
     assert!(contents.gateways.iter().all(|key| !absent.gateway(&key.addr)));
 }
 
@@ -336,7 +338,7 @@ fn what_cannot_be_carried_out_is_said_and_denied() {
     assert!(!contents.gateways.contains(&key("192.0.2.10", 0, TCP)));
 
     let routes = vec![route(Some(443), DirectTarget::Any, redirect(None))];
-    let none = Facts { max_groups: 0, ..facts() };
+    let none = PlanInputs { max_groups: 0, ..facts() };
     let (contents, problems) = Contents::desired(&snapshot(routes), &none);
     assert!(contents.routes.is_empty() && contents.groups.is_empty());
     assert!(matches!(&problems[..], [PlanProblem::TooManyGroups { group: 0, .. }]));
@@ -344,7 +346,7 @@ fn what_cannot_be_carried_out_is_said_and_denied() {
     let mut many = snapshot(Vec::new());
     many.mesh.gateways[0].endpoints = (0..40).map(|last| IpAddr::from([192, 0, 2, last])).collect();
     let healthy = many.mesh.gateways[0].endpoints.iter().copied().collect();
-    let (contents, problems) = Contents::desired(&many, &Facts { healthy, ..facts() });
+    let (contents, problems) = Contents::desired(&many, &PlanInputs { healthy, ..facts() });
     assert_eq!(contents.groups[&0].count, 32);
     assert!(matches!(&problems[..], [PlanProblem::TooManyEndpoints { found: 40, .. }]));
     assert_eq!(opened(&contents).len(), 40);
@@ -362,7 +364,7 @@ fn pods_are_known_by_interface_and_address() {
         (PodHardware::Taken, [0; 6], pod_hardware::UNKNOWN),
     ] {
         let pods = vec![PodInterface { hardware, ..pod.clone() }];
-        let facts = Facts { pods, ..facts() };
+        let facts = PlanInputs { pods, ..facts() };
         let (contents, problems) = Contents::desired(&Snapshot::default(), &facts);
         let port = PodPort { policy: 2, hardware: known, check };
         assert_eq!(contents.pod_interfaces, [(7, port)].into());
@@ -370,7 +372,7 @@ fn pods_are_known_by_interface_and_address() {
         assert_eq!(taken, hardware == PodHardware::Taken, "{problems:?}");
     }
     let (contents, _) =
-        Contents::desired(&Snapshot::default(), &Facts { pods: vec![pod], ..facts() });
+        Contents::desired(&Snapshot::default(), &PlanInputs { pods: vec![pod], ..facts() });
     // By its interface, and on no interface yet: as a source of its sockets.
     for ifindex in [7, NO_INTERFACE] {
         let on = contents.pod_addresses.iter().filter(|entry| entry.ifindex == ifindex);
@@ -382,7 +384,7 @@ fn pods_are_known_by_interface_and_address() {
     let addresses = vec!["192.0.2.1".parse().unwrap()];
     let hardware = PodHardware::Unknown;
     let pods = vec![PodInterface { ifindex: NO_INTERFACE, addresses, hardware, policy: 0 }];
-    let (contents, _) = Contents::desired(&Snapshot::default(), &Facts { pods, ..facts() });
+    let (contents, _) = Contents::desired(&Snapshot::default(), &PlanInputs { pods, ..facts() });
     assert!(contents.pod_interfaces.is_empty());
     assert_eq!(contents.pod_addresses.len(), 1);
 }
@@ -425,7 +427,7 @@ fn each_set_has_a_policy_with_its_mode() {
         mode,
     };
     snapshot.mesh.overrides = vec![set("a", Enforcement::Audit), set("b", Enforcement::Enforce)];
-    let facts = Facts { workloads: [(10, 1), (20, 2), (30, POLICY)].into(), ..facts() };
+    let facts = PlanInputs { workloads: [(10, 1), (20, 2), (30, POLICY)].into(), ..facts() };
     let (contents, _) = Contents::desired(&snapshot, &facts);
     let modes: Vec<_> = contents.policies.iter().map(|(id, policy)| (*id, policy.mode)).collect();
     let unknown = (UNKNOWN_POLICY, mode::ENFORCE);

@@ -7,7 +7,7 @@ use aya::{
 use egress_ebpf::abi::{PodAddress, Slot};
 use rustix::time::{ClockId, clock_gettime};
 
-use super::{Left, SlotMaps};
+use super::{LeftBehind, SlotMaps};
 use crate::bpf::{
     Error,
     handle::{absent, named, typed},
@@ -32,8 +32,8 @@ impl KernelMaps {
     }
 
     /// What is in them.
-    pub(in crate::bpf) fn read(&self) -> Result<Left, Error> {
-        let mut left = Left::default();
+    pub(in crate::bpf) fn read(&self) -> Result<LeftBehind, Error> {
+        let mut left = LeftBehind::default();
         for (number, slot) in (0..).zip(self.slots.iter()) {
             let Raw(slot) = named(SLOTS, slot)?;
             if slot != Slot::FREE {

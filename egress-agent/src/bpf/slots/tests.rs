@@ -119,7 +119,7 @@ fn take(kernel: &Shared) -> Slots<Shared> {
     let left = {
         let kernel = kernel.borrow();
         let (moved, further) = (kernel.moved.clone(), kernel.further.clone());
-        Left { slots: kernel.slots.clone(), moved, further }
+        LeftBehind { slots: kernel.slots.clone(), moved, further }
     };
     Slots::take(Rc::clone(kernel), left).unwrap()
 }

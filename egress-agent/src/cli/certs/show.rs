@@ -18,21 +18,21 @@ use crate::{
     source::{Directory, Watched as _},
     telemetry::rfc3339,
     tls::{
-        CertificateInfo, CredentialFault, CredentialStore, CrlInfo, Given, Inspection, Located,
-        Needs, Places, WorkloadApi, date, days_left,
+        CertificateInfo, CredentialFault, CredentialLocations, CredentialStore, CrlInfo,
+        Inspection, Located, Needs, WorkloadApi, WorkloadMaterial, date, days_left,
     },
     types::TrustDomain,
 };
 
 /// Everything that was asked for.
 #[derive(Debug, Serialize)]
-pub(super) struct Shown {
-    pub(super) certificates: Vec<Shows>,
+pub(super) struct CertificatesReport {
+    pub(super) certificates: Vec<CredentialReport>,
 }
 
 /// A credential.
 #[derive(Debug, Serialize)]
-pub(super) struct Shows {
+pub(super) struct CredentialReport {
     /// Its name, directory or file.
     name: String,
     /// What it is for.
@@ -80,7 +80,7 @@ struct Fault {
     message: String,
 }
 
-impl Shown {
+impl CertificatesReport {
     /// Whether nothing is wrong.
     pub(super) fn is_good(&self) -> bool {
         self.certificates.iter().all(|shows| shows.problems.is_empty())
@@ -88,7 +88,7 @@ impl Shown {
 }
 
 /// One thing to look at.
-struct Asked {
+struct CredentialTarget {
     name: String,
     located: Result<Located, CredentialFault>,
     needs: Needs,
@@ -96,11 +96,11 @@ struct Asked {
 }
 
 /// Reads everything that the options name.
-pub(super) fn show(args: &ShowArgs) -> anyhow::Result<Shown> {
+pub(super) fn show(args: &ShowArgs) -> anyhow::Result<CertificatesReport> {
     let now = SystemTime::now();
     let places = args.certificates.places()?;
     let given = places.workload_api.as_deref().map(ask).transpose()?.unwrap_or_default();
-    let mut asked: Vec<Asked> =
+    let mut asked: Vec<CredentialTarget> =
         args.paths.iter().map(|path| of_path(path, args.trust_domain.clone())).collect();
     let snapshot = args.config.as_deref().map(|dir| compile(dir, args.mesh.clone())).transpose()?;
     if let Some(snapshot) = &snapshot {
@@ -114,19 +114,21 @@ pub(super) fn show(args: &ShowArgs) -> anyhow::Result<Shown> {
     }
     let domain = args.trust_domain.clone().or(snapshot.map(|snapshot| snapshot.mesh.trust_domain));
     asked.extend(of_places(&places, domain, &asked)?);
-    Ok(Shown { certificates: asked.into_iter().map(|asked| asked.look(&given, now)).collect() })
+    Ok(CertificatesReport {
+        certificates: asked.into_iter().map(|asked| asked.look(&given, now)).collect(),
+    })
 }
 
 /// What the Workload API gives now.
-fn ask(socket: &Path) -> anyhow::Result<Given> {
+fn ask(socket: &Path) -> anyhow::Result<WorkloadMaterial> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let mut given = Given::default();
+    let mut given = WorkloadMaterial::default();
     given.take(runtime.block_on(WorkloadApi::new(socket.to_owned()).once()));
     Ok(given)
 }
 
 /// A directory, or a file of certificates alone.
-fn of_path(path: &Path, identity: Option<TrustDomain>) -> Asked {
+fn of_path(path: &Path, identity: Option<TrustDomain>) -> CredentialTarget {
     let located = if path.is_dir() {
         Located::directory(path)
     } else {
@@ -140,7 +142,7 @@ fn of_path(path: &Path, identity: Option<TrustDomain>) -> Asked {
         }
     };
     let roots = has_roots(&located);
-    Asked {
+    CredentialTarget {
         name: path.display().to_string(),
         located: Ok(located),
         needs: Needs { roots, identity },
@@ -164,7 +166,7 @@ fn compile(dir: &Path, mesh: Option<PathBuf>) -> anyhow::Result<Snapshot> {
 }
 
 /// The credentials that servers name.
-fn of_servers(snapshot: &Snapshot, places: &Places) -> Vec<Asked> {
+fn of_servers(snapshot: &Snapshot, places: &CredentialLocations) -> Vec<CredentialTarget> {
     let mut all: Vec<(CredentialSource, Needs, Vec<String>)> = Vec::new();
     for server in &snapshot.rules.servers {
         let ServerProtocol::Terminate(tls) = &server.protocol else { continue };
@@ -190,7 +192,7 @@ fn of_servers(snapshot: &Snapshot, places: &Places) -> Vec<Asked> {
             }
         }
     }
-    let asked = all.into_iter().map(|(source, needs, used_by)| Asked {
+    let asked = all.into_iter().map(|(source, needs, used_by)| CredentialTarget {
         name: source.to_string(),
         located: places.locate(&source),
         needs,
@@ -200,8 +202,8 @@ fn of_servers(snapshot: &Snapshot, places: &Places) -> Vec<Asked> {
 }
 
 /// The credentials that tunnels to gateways show.
-fn of_tunnels(snapshot: &Snapshot, places: &Places) -> Vec<Asked> {
-    let mut all: Vec<Asked> = Vec::new();
+fn of_tunnels(snapshot: &Snapshot, places: &CredentialLocations) -> Vec<CredentialTarget> {
+    let mut all: Vec<CredentialTarget> = Vec::new();
     for group in &snapshot.mesh.gateways {
         let Some(tunnel) = &group.tunnel else { continue };
         let user = format!("the tunnel to {}", group.service);
@@ -211,7 +213,7 @@ fn of_tunnels(snapshot: &Snapshot, places: &Places) -> Vec<Asked> {
             None => {
                 let needs = Needs { roots: true, identity: Some(tunnel.trust_domain.clone()) };
                 let located = places.locate(&tunnel.credential);
-                all.push(Asked { name, located, needs, used_by: vec![user] });
+                all.push(CredentialTarget { name, located, needs, used_by: vec![user] });
             }
         }
     }
@@ -220,10 +222,10 @@ fn of_tunnels(snapshot: &Snapshot, places: &Places) -> Vec<Asked> {
 
 /// What is in the directories, unless it was named already.
 fn of_places(
-    places: &Places,
+    places: &CredentialLocations,
     domain: Option<TrustDomain>,
-    known: &[Asked],
-) -> anyhow::Result<Vec<Asked>> {
+    known: &[CredentialTarget],
+) -> anyhow::Result<Vec<CredentialTarget>> {
     let mut found = Vec::new();
     if let Some(CredentialStore::Directory(dir)) = &places.credentials {
         let entries = fs::read_dir(dir).with_context(|| dir.display().to_string())?;
@@ -241,20 +243,20 @@ fn of_places(
             let located = places.locate(&source);
             let roots = located.as_ref().is_ok_and(has_roots);
             let needs = Needs { roots, identity: None };
-            found.push(Asked { name, located, needs, used_by: Vec::new() });
+            found.push(CredentialTarget { name, located, needs, used_by: Vec::new() });
         }
     }
     if places.identity.is_some() || places.workload_api.is_some() {
         let located = places.locate(&CredentialSource::Own);
         let name = CredentialSource::Own.to_string();
         let needs = Needs { roots: true, identity: domain };
-        found.push(Asked { name, located, needs, used_by: Vec::new() });
+        found.push(CredentialTarget { name, located, needs, used_by: Vec::new() });
     }
     found.retain(|asked| !known.iter().any(|known| known.name == asked.name));
     Ok(found)
 }
 
-impl Asked {
+impl CredentialTarget {
     /// The same credential, needed for something else besides.
     fn join(&mut self, other: Self) {
         let Needs { roots, identity } = other.needs;
@@ -263,7 +265,7 @@ impl Asked {
         self.used_by.extend(other.used_by);
     }
 
-    fn look(self, given: &Given, now: SystemTime) -> Shows {
+    fn look(self, given: &WorkloadMaterial, now: SystemTime) -> CredentialReport {
         let Self { name, located, needs, used_by } = self;
         let inspection = match located {
             Ok(located) => Inspection::of(&located.files().read(), given, &located, &needs, now),
@@ -271,7 +273,7 @@ impl Asked {
         };
         let Inspection { chain, roots, crls, faults, credential: _ } = inspection;
         let certificate = |info| Certificate::new(info, now);
-        Shows {
+        CredentialReport {
             name,
             used_by,
             chain: chain.into_iter().map(certificate).collect(),
@@ -315,12 +317,12 @@ impl From<&CredentialFault> for Fault {
 }
 
 /// For people.
-pub(super) fn text(shown: &Shown, out: &mut impl Write) -> io::Result<()> {
+pub(super) fn text(shown: &CertificatesReport, out: &mut impl Write) -> io::Result<()> {
     for (index, shows) in shown.certificates.iter().enumerate() {
         if index > 0 {
             writeln!(out)?;
         }
-        let Shows { name, used_by, chain, roots, revocation_lists, problems } = shows;
+        let CredentialReport { name, used_by, chain, roots, revocation_lists, problems } = shows;
         writeln!(out, "{name}")?;
         for user in used_by {
             writeln!(out, "  used by  {user}")?;

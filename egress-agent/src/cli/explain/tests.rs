@@ -78,11 +78,11 @@ spec:
   rules: [{to: [{operation: {methods: [POST]}}]}]
 ";
 
-fn ask(from: &str, url: &str) -> Ask {
-    Ask { from: from.into(), url: url.into(), ..Ask::default() }
+fn ask(from: &str, url: &str) -> Query {
+    Query { from: from.into(), url: url.into(), ..Query::default() }
 }
 
-fn shown(snapshot: &Arc<crate::policy::Snapshot>, ask: &Ask) -> String {
+fn shown(snapshot: &Arc<crate::policy::Snapshot>, ask: &Query) -> String {
     text::render(&ask.answer(snapshot).unwrap())
 }
 
@@ -114,9 +114,9 @@ fn a_refusal_names_the_nearest_rule() {
     );
     let denied = compiled(&[("api.yaml", CONDITIONS), ("deny.yaml", DENY)], "");
     let post =
-        Ask { method: Some("POST".into()), ..ask("apps/sleep", "http://api.example.com/v1/") };
+        Query { method: Some("POST".into()), ..ask("apps/sleep", "http://api.example.com/v1/") };
     golden("explain-denied.txt", &shown(&denied, &post));
-    let get = Ask { method: None, ..post };
+    let get = Query { method: None, ..post };
     assert_eq!(get.answer(&denied).unwrap().outcome.verdict, Verdict::Allowed);
 }
 

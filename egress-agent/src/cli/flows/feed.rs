@@ -7,7 +7,7 @@ use tokio::{sync::mpsc, time::timeout};
 
 use super::{
     saved,
-    server::{Place, Remote, Server},
+    server::{FlowSource, Remote, Server},
 };
 use crate::{
     admin::control::{AskError, Line, Stream, open_flows},
@@ -28,11 +28,11 @@ pub(super) type History = (Vec<FlowRecord>, u64);
 pub(super) struct Feed {
     /// What `--server` calls it.
     name: Option<Arc<str>>,
-    from: From,
+    from: FeedSource,
 }
 
 #[derive(Debug)]
-enum From {
+enum FeedSource {
     Socket(Stream),
     Remote(Remote),
     File(History),
@@ -41,18 +41,22 @@ enum From {
 impl Feed {
     /// Of an agent on this host.
     pub(super) fn local(stream: Stream) -> Self {
-        Self { name: None, from: From::Socket(stream) }
+        Self { name: None, from: FeedSource::Socket(stream) }
     }
 
     /// Of `--server`.
     pub(super) async fn open(server: &Server, shell: &str, follow: bool) -> anyhow::Result<Self> {
         let from = match &server.place {
-            Place::Host(host) => From::Remote(Remote::start(shell, host, follow)?),
-            Place::Path(path) if is_socket(path)? => From::Socket(open_flows(path, follow).await?),
-            Place::Path(path) if follow => {
+            FlowSource::Host(host) => FeedSource::Remote(Remote::start(shell, host, follow)?),
+            FlowSource::Path(path) if is_socket(path)? => {
+                FeedSource::Socket(open_flows(path, follow).await?)
+            }
+            FlowSource::Path(path) if follow => {
                 bail!("{} is a file, which can't be followed", path.display())
             }
-            Place::Path(path) => From::File(saved::read(path).map_err(anyhow::Error::msg)?),
+            FlowSource::Path(path) => {
+                FeedSource::File(saved::read(path).map_err(anyhow::Error::msg)?)
+            }
         };
         Ok(Self { name: Some(server.name.as_str().into()), from })
     }
@@ -72,7 +76,7 @@ impl Feed {
     }
 
     async fn remembered(&mut self) -> anyhow::Result<History> {
-        if let From::File(history) = &mut self.from {
+        if let FeedSource::File(history) = &mut self.from {
             return Ok(std::mem::take(history));
         }
         let (mut flows, mut lost) = (Vec::new(), 0);
@@ -91,23 +95,23 @@ impl Feed {
 
     async fn next(&mut self) -> Result<Option<Line>, AskError> {
         match &mut self.from {
-            From::Socket(stream) => stream.next().await,
-            From::Remote(remote) => remote.next().await,
-            From::File(_) => Ok(None),
+            FeedSource::Socket(stream) => stream.next().await,
+            FeedSource::Remote(remote) => remote.next().await,
+            FeedSource::File(_) => Ok(None),
         }
     }
 
     /// Hands over what happens from now on, until the agent or whoever reads has ended. The last is why.
-    pub(super) async fn forward(mut self, lines: mpsc::Sender<Arrived>) {
+    pub(super) async fn forward(mut self, lines: mpsc::Sender<FeedItem>) {
         loop {
             let (line, ended) = match self.next().await {
                 Ok(Some(Line::Flow(mut flow))) => {
                     label(&mut flow, self.name.as_ref());
-                    (Arrived::Line(Line::Flow(flow)), false)
+                    (FeedItem::Line(Line::Flow(flow)), false)
                 }
-                Ok(Some(line)) => (Arrived::Line(line), false),
-                Ok(None) => (Arrived::End(self.name.clone(), None), true),
-                Err(error) => (Arrived::End(self.name.clone(), Some(error)), true),
+                Ok(Some(line)) => (FeedItem::Line(line), false),
+                Ok(None) => (FeedItem::End(self.name.clone(), None), true),
+                Err(error) => (FeedItem::End(self.name.clone(), Some(error)), true),
             };
             if lines.send(line).await.is_err() || ended {
                 return;
@@ -118,7 +122,7 @@ impl Feed {
 
 /// What a feed hands over.
 #[derive(Debug)]
-pub(super) enum Arrived {
+pub(super) enum FeedItem {
     Line(Line),
     /// No more comes from this one.
     End(Option<Arc<str>>, Option<AskError>),

@@ -24,12 +24,12 @@ const HOST: &str = "{}";
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Server {
     pub(super) name: String,
-    pub(super) place: Place,
+    pub(super) place: FlowSource,
 }
 
 /// Where its flows are.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) enum Place {
+pub(super) enum FlowSource {
     /// A control socket, or a file.
     Path(PathBuf),
     /// What the remote shell calls the host.
@@ -51,13 +51,13 @@ impl FromStr for Server {
             _ => (None, text),
         };
         let (named, place) = if place.contains('/') {
-            (place.to_owned(), Place::Path(place.into()))
+            (place.to_owned(), FlowSource::Path(place.into()))
         } else {
             if !is_host(place) {
                 return Err(wrong());
             }
             let bare = place.rsplit_once('@').map_or(place, |(_, host)| host);
-            (bare.to_owned(), Place::Host(place.to_owned()))
+            (bare.to_owned(), FlowSource::Host(place.to_owned()))
         };
         if name.is_some_and(|name| !is_host(name)) {
             return Err(wrong());
@@ -147,14 +147,14 @@ impl Remote {
 mod tests {
     use super::*;
 
-    fn server(text: &str) -> Result<(String, Place), String> {
+    fn server(text: &str) -> Result<(String, FlowSource), String> {
         text.parse().map(|Server { name, place }| (name, place))
     }
 
     #[test]
     fn hosts_sockets_and_files_are_told_apart() {
-        let host = |name: &str, host: &str| Ok((name.to_owned(), Place::Host(host.into())));
-        let path = |name: &str, path: &str| Ok((name.to_owned(), Place::Path(path.into())));
+        let host = |name: &str, host: &str| Ok((name.to_owned(), FlowSource::Host(host.into())));
+        let path = |name: &str, path: &str| Ok((name.to_owned(), FlowSource::Path(path.into())));
         assert_eq!(server("node-1"), host("node-1", "node-1"));
         assert_eq!(server("root@node-1.example"), host("node-1.example", "root@node-1.example"));
         assert_eq!(server("a=root@192.0.2.1"), host("a", "root@192.0.2.1"));

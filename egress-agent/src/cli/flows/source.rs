@@ -13,7 +13,7 @@ use tokio::{
 };
 
 use super::{
-    feed::{Arrived, Feed, History},
+    feed::{Feed, FeedItem, History},
     server::Server,
 };
 use crate::{
@@ -21,7 +21,7 @@ use crate::{
         AskError, GATEWAY_SOCKET, GATEWAY_UNIT_SOCKET, Line, NODE_SOCKET, open_flows,
     },
     bpf::{self, Events},
-    enforcement::Namer,
+    enforcement::FlowEnricher,
     telemetry::FlowRecord,
 };
 
@@ -37,23 +37,23 @@ pub(in crate::cli) enum Sources {
     /// Running agents.
     Agents(Agents),
     /// The pins.
-    Pins(Box<Orphaned>),
+    Pins(Box<OrphanedBuffer>),
 }
 
 /// Answers that are being read.
 #[derive(Default)]
 pub(in crate::cli) struct Agents {
     feeds: Vec<Feed>,
-    live: Option<mpsc::Receiver<Arrived>>,
+    live: Option<mpsc::Receiver<FeedItem>>,
     /// Whether a host of `--server` could not be asked, or ended while it was followed.
     incomplete: bool,
 }
 
 /// A ring buffer that no agent reads.
-pub(in crate::cli) struct Orphaned {
+pub(in crate::cli) struct OrphanedBuffer {
     dir: PathBuf,
     events: Events,
-    namer: Namer,
+    namer: FlowEnricher,
     lost: u64,
     read: std::collections::VecDeque<FlowRecord>,
 }
@@ -97,10 +97,10 @@ impl Sources {
              kernel has kept since; reading takes them out"
         );
         let lost = counters.lost()?;
-        Ok(Self::Pins(Box::new(Orphaned {
+        Ok(Self::Pins(Box::new(OrphanedBuffer {
             dir: bpffs.to_owned(),
             events,
-            namer: Namer::default(),
+            namer: FlowEnricher::default(),
             lost: lost.rate + lost.full,
             read: Default::default(),
         })))
@@ -192,16 +192,16 @@ impl Agents {
         });
         loop {
             match live.recv().await {
-                Some(Arrived::Line(line)) => return Ok(Some(line)),
-                Some(Arrived::End(Some(name), error)) => {
+                Some(FeedItem::Line(line)) => return Ok(Some(line)),
+                Some(FeedItem::End(Some(name), error)) => {
                     let why = error.map(|error| format!(": {error}")).unwrap_or_default();
                     eprintln!("{name}: the agent has ended, it seems{why}");
                     self.incomplete = true;
                 }
-                Some(Arrived::End(None, Some(error))) => {
+                Some(FeedItem::End(None, Some(error))) => {
                     return Err(error).context("the agent has ended, it seems");
                 }
-                Some(Arrived::End(None, None)) => {}
+                Some(FeedItem::End(None, None)) => {}
                 None => {
                     eprintln!("the agent has ended; enforcement of a node stays as it is");
                     return Ok(None);
@@ -217,7 +217,7 @@ impl Agents {
     }
 }
 
-impl Orphaned {
+impl OrphanedBuffer {
     /// Waits for events and reads those that are there.
     async fn fill(&mut self) -> anyhow::Result<()> {
         let Self { events, namer, read, .. } = self;

@@ -32,7 +32,7 @@ struct Key {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Tally {
+struct FlowCount {
     times: u64,
     first: SystemTime,
     last: SystemTime,
@@ -40,7 +40,7 @@ struct Tally {
 
 /// The rows, most frequent first.
 #[derive(Debug)]
-pub(super) struct Summary(Vec<(Key, Tally)>);
+pub(super) struct Summary(Vec<(Key, FlowCount)>);
 
 impl Summary {
     /// Of flows in any order.
@@ -51,7 +51,7 @@ impl Summary {
             .filter(|flow| is_audited(flow, Hook::Pod))
             .map(|flow| ends(flow))
             .collect();
-        let mut rows: HashMap<Key, Tally> = HashMap::new();
+        let mut rows: HashMap<Key, FlowCount> = HashMap::new();
         for flow in flows {
             // What audit mode lets pass at the pod's interface is judged once more where it leaves the node.
             if is_audited(flow, Hook::Uplink) && at_pods.contains(&ends(flow)) {
@@ -59,7 +59,7 @@ impl Summary {
             }
             let FlowRecord { time, .. } = *flow;
             let tally =
-                rows.entry(key(flow)).or_insert(Tally { times: 0, first: time, last: time });
+                rows.entry(key(flow)).or_insert(FlowCount { times: 0, first: time, last: time });
             tally.times += 1;
             tally.first = tally.first.min(time);
             tally.last = tally.last.max(time);
@@ -131,10 +131,10 @@ fn is_audited(flow: &FlowRecord, hook: Hook) -> bool {
 }
 
 /// Where a packet came from and went to.
-type Ends<'f> =
+type SourceAndDestination<'f> =
     (Option<IpAddr>, Option<u16>, Option<IpAddr>, Option<u16>, &'f str, Option<&'f String>);
 
-fn ends(flow: &FlowRecord) -> Ends<'_> {
+fn ends(flow: &FlowRecord) -> SourceAndDestination<'_> {
     let FlowRecord { source_address, source_port, destination_address, destination_port, .. } =
         *flow;
     let (protocol, server) = (&*flow.protocol, flow.server.as_ref());

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use egress_ebpf::abi::ABI_VERSION;
 
-use super::found::{Agent, Found, Node};
+use super::found::{Agent, Node, StatusFindings};
 use crate::{
     admin::control::{Configuration, GatewayHealth, GatewayReport, NodeReport, SetReport},
     bpf::Inspection,
@@ -37,14 +37,14 @@ pub(super) enum Verdict {
 }
 
 /// Judges. `version` is this program's.
-pub(super) fn assess(found: &Found, version: &str) -> Assessment {
+pub(super) fn assess(found: &StatusFindings, version: &str) -> Assessment {
     let (problems, exposures, warnings) = (Vec::new(), Vec::new(), Vec::new());
-    let mut notes = Notes { problems, exposures, warnings, version };
+    let mut notes = StatusNotes { problems, exposures, warnings, version };
     let attached = found.node.as_ref().is_some_and(|node| notes.node(node));
     if let Some(gateway) = &found.gateway {
         notes.gateway(gateway);
     }
-    let Notes { problems, exposures, warnings, .. } = notes;
+    let StatusNotes { problems, exposures, warnings, .. } = notes;
     let verdict = match (attached || found.gateway.is_some(), problems.is_empty()) {
         (true, true) if exposures.is_empty() => Verdict::Healthy,
         (true, true) => Verdict::Degraded,
@@ -56,14 +56,14 @@ pub(super) fn assess(found: &Found, version: &str) -> Assessment {
     Assessment { verdict, problems, exposures, warnings }
 }
 
-struct Notes<'a> {
+struct StatusNotes<'a> {
     problems: Vec<String>,
     exposures: Vec<Exposure>,
     warnings: Vec<String>,
     version: &'a str,
 }
 
-impl Notes<'_> {
+impl StatusNotes<'_> {
     fn problem(&mut self, text: impl Into<String>) {
         self.problems.push(text.into());
     }

@@ -14,7 +14,7 @@ use crate::{
 
 /// All that was found.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Found {
+pub(super) struct StatusFindings {
     /// `None` where a gateway alone was asked for.
     pub(super) node: Option<Node>,
     pub(super) gateway: Option<GatewayReport>,
@@ -50,7 +50,10 @@ pub(super) enum Agent {
 ///
 /// # Errors
 /// The pins cannot be read, or a gateway answers something else.
-pub(super) async fn find(control: Option<&Path>, bpffs: Option<&Path>) -> anyhow::Result<Found> {
+pub(super) async fn find(
+    control: Option<&Path>,
+    bpffs: Option<&Path>,
+) -> anyhow::Result<StatusFindings> {
     let Some(control) = control else {
         let mut gateway = None;
         for path in [GATEWAY_SOCKET, GATEWAY_UNIT_SOCKET] {
@@ -62,11 +65,13 @@ pub(super) async fn find(control: Option<&Path>, bpffs: Option<&Path>) -> anyhow
         }
         let control = Path::new(NODE_SOCKET);
         let answer = ask_status(control).await;
-        return Ok(Found { node: Some(node(bpffs, control, answer)?), gateway });
+        return Ok(StatusFindings { node: Some(node(bpffs, control, answer)?), gateway });
     };
     match ask_status(control).await {
-        Ok(AgentReport::Gateway(report)) => Ok(Found { node: None, gateway: Some(report) }),
-        answer => Ok(Found { node: Some(node(bpffs, control, answer)?), gateway: None }),
+        Ok(AgentReport::Gateway(report)) => {
+            Ok(StatusFindings { node: None, gateway: Some(report) })
+        }
+        answer => Ok(StatusFindings { node: Some(node(bpffs, control, answer)?), gateway: None }),
     }
 }
 

@@ -4,14 +4,14 @@ use serde_json::{Value, json};
 
 use super::{
     assess::{Assessment, Verdict},
-    found::{Agent, Found, Node},
+    found::{Agent, Node, StatusFindings},
 };
 use crate::{
     bpf::{AttachedProgram, MapFill, Verdicts},
     telemetry::rfc3339,
 };
 
-pub(super) fn value(found: &Found, assessment: &Assessment) -> Value {
+pub(super) fn value(found: &StatusFindings, assessment: &Assessment) -> Value {
     json!({
         "verdict": match assessment.verdict {
             Verdict::Healthy => "healthy",

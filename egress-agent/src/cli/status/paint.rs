@@ -2,9 +2,9 @@
 
 /// Whether to use colours.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Paint(pub(super) bool);
+pub(super) struct ColorChoice(pub(super) bool);
 
-impl Paint {
+impl ColorChoice {
     fn with(self, code: &str, text: &str) -> String {
         if self.0 { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
     }

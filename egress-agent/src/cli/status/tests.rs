@@ -4,7 +4,7 @@ use egress_ebpf::{abi::ABI_VERSION, reason::Reason};
 
 use super::{
     super::testing::{documented, golden},
-    found::{Agent, Found, Node},
+    found::{Agent, Node, StatusFindings},
     *,
 };
 use crate::{
@@ -14,7 +14,7 @@ use crate::{
     },
     bpf::{Action, AttachedProgram, Hook, Inspection, Lost, MapFill, Verdicts},
     enforcement::Exposure,
-    types::Held,
+    types::ConfigurationStamp,
 };
 
 const VERSION: &str = "0.1.0";
@@ -85,7 +85,7 @@ fn inspection() -> Inspection {
             capacity: 16_384,
             evicts: false,
         }],
-        held: Some(Held::default()),
+        held: Some(ConfigurationStamp::default()),
         verdicts: vec![Verdicts {
             hook: Hook::Connect,
             action: Action::Deny,
@@ -118,25 +118,25 @@ fn gateway() -> GatewayReport {
     }
 }
 
-fn found(agent: Agent, inspection: Inspection) -> Found {
+fn found(agent: Agent, inspection: Inspection) -> StatusFindings {
     let node = Node { bpffs: "/sys/fs/bpf/egress-agent".into(), inspection, agent };
-    Found { node: Some(node), gateway: None }
+    StatusFindings { node: Some(node), gateway: None }
 }
 
-fn runs(change: impl FnOnce(&mut NodeReport)) -> Found {
+fn runs(change: impl FnOnce(&mut NodeReport)) -> StatusFindings {
     let mut report = report();
     change(&mut report);
     found(Agent::Runs(Box::new(report)), inspection())
 }
 
-fn pinned(change: impl FnOnce(&mut Inspection)) -> Found {
+fn pinned(change: impl FnOnce(&mut Inspection)) -> StatusFindings {
     let mut inspection = inspection();
     change(&mut inspection);
     found(Agent::Runs(Box::new(report())), inspection)
 }
 
 /// The one problem there is.
-fn problem(found: &Found) -> String {
+fn problem(found: &StatusFindings) -> String {
     let assessment = assess(found, VERSION);
     assert_eq!(assessment.verdict, Verdict::Wrong, "{assessment:?}");
     assert_eq!(assessment.problems.len(), 1, "{assessment:?}");
@@ -144,7 +144,7 @@ fn problem(found: &Found) -> String {
 }
 
 /// The one warning of a healthy host.
-fn warning(found: &Found) -> String {
+fn warning(found: &StatusFindings) -> String {
     let assessment = assess(found, VERSION);
     assert_eq!(assessment.verdict, Verdict::Healthy, "{assessment:?}");
     assert_eq!(assessment.warnings.len(), 1, "{assessment:?}");
@@ -155,7 +155,7 @@ fn warning(found: &Found) -> String {
 fn a_host_in_order_is_healthy() {
     let fine = assess(&runs(|_| {}), VERSION);
     assert_eq!((fine.verdict, fine.problems, fine.warnings), (Verdict::Healthy, vec![], vec![]));
-    let alone = Found { node: None, gateway: Some(gateway()) };
+    let alone = StatusFindings { node: None, gateway: Some(gateway()) };
     assert_eq!(assess(&alone, VERSION).verdict, Verdict::Healthy);
 }
 
@@ -164,7 +164,7 @@ fn nothing_attached_has_a_verdict_of_its_own() {
     let nothing = found(Agent::Dead, Inspection::default());
     assert_eq!(assess(&nothing, VERSION).verdict, Verdict::NotAttached);
     // On a gateway's host that is as it should be.
-    let gateway = Found { gateway: Some(gateway()), ..nothing };
+    let gateway = StatusFindings { gateway: Some(gateway()), ..nothing };
     assert_eq!(assess(&gateway, VERSION).verdict, Verdict::Healthy);
     // An agent that enforces nothing is a problem.
     let empty = found(Agent::Runs(Box::new(report())), Inspection::default());
@@ -251,7 +251,7 @@ fn each_thing_that_is_wrong_is_a_problem() {
     assert_eq!(problem(&full), "map DENIED is full: 16384 entries");
     let mut draining = gateway();
     draining.problems.push("it is draining".into());
-    let draining = Found { node: None, gateway: Some(draining) };
+    let draining = StatusFindings { node: None, gateway: Some(draining) };
     assert_eq!(problem(&draining), "gateway: it is draining");
 }
 
@@ -289,8 +289,8 @@ fn what_pins_of_another_layout_hold_is_not_known() {
         ..Inspection::default()
     };
     let dead = found(Agent::Dead, another.clone());
-    let page = |found: &Found| {
-        text::render(found, &assess(found, VERSION), now(), Paint(false), usize::MAX)
+    let page = |found: &StatusFindings| {
+        text::render(found, &assess(found, VERSION), now(), ColorChoice(false), usize::MAX)
     };
     let shown = page(&dead);
     for field in ["maps hold      ", "enforcement    ", "events lost    "] {
@@ -325,7 +325,7 @@ fn what_the_kernel_lacks_is_never_healthy() {
     let exposed = runs(|report| report.exposures.push(exposure.clone()));
     let assessment = assess(&exposed, VERSION);
     assert_eq!((assessment.verdict, &assessment.problems), (Verdict::Degraded, &vec![]));
-    let page = text::render(&exposed, &assessment, now(), Paint(false), usize::MAX);
+    let page = text::render(&exposed, &assessment, now(), ColorChoice(false), usize::MAX);
     let line = "DEGRADED\n  exposed: they can act in the node's network: shop/vpn, shop/cni and 38 \
                 more\n";
     assert!(page.starts_with(line), "{page}");
@@ -376,7 +376,7 @@ fn the_page_for_people_holds_all_of_it() {
     });
     found.gateway = Some(gateway());
     let assessment = assess(&found, VERSION);
-    let page = text::render(&found, &assessment, now(), Paint(false), usize::MAX);
+    let page = text::render(&found, &assessment, now(), ColorChoice(false), usize::MAX);
     for part in [
         "PROBLEMS\n  problem: AUDIT mode is on for the workload set `batch`",
         "agent          running (pid 4711, version 0.1.0, since 2026-11-18 09:01:40 UTC, 2 h ago)",
@@ -396,7 +396,7 @@ fn the_page_for_people_holds_all_of_it() {
         assert!(page.contains(part), "{part}\nis not in\n{page}");
     }
     assert!(!page.contains('\x1b'));
-    let painted = text::render(&found, &assessment, now(), Paint(true), usize::MAX);
+    let painted = text::render(&found, &assessment, now(), ColorChoice(true), usize::MAX);
     assert!(painted.starts_with("\x1b[1;31mPROBLEMS\x1b[0m"), "{painted}");
 }
 
@@ -437,13 +437,13 @@ fn the_page_fits_a_screen() {
         inspection.maps.push(MapFill { name: name.into(), entries, ..map });
     }
     let assessment = assess(&found, VERSION);
-    let page = text::render(&found, &assessment, now(), Paint(false), 80);
+    let page = text::render(&found, &assessment, now(), ColorChoice(false), 80);
     // The layout's number is of this build.
     let layout = format!("map layout {ABI_VERSION}");
     golden("status.txt", &page.replace(&layout, "map layout N"));
     assert!(page.lines().count() <= 60, "{}", page.lines().count());
     // Without a terminal lines are whole.
-    let whole = text::render(&found, &assessment, now(), Paint(false), usize::MAX);
+    let whole = text::render(&found, &assessment, now(), ColorChoice(false), usize::MAX);
     let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
     assert_eq!(words(&whole), words(&page));
 }
@@ -460,7 +460,8 @@ fn a_rejected_reload_shows_its_problems() {
         }))
         .unwrap();
     });
-    let page = text::render(&found, &assess(&found, VERSION), now(), Paint(false), usize::MAX);
+    let page =
+        text::render(&found, &assess(&found, VERSION), now(), ColorChoice(false), usize::MAX);
     assert!(
         page.contains("last reload    2026-11-18 11:06:00 UTC, 40 s ago: REJECTED\n"),
         "{page}"
@@ -472,7 +473,8 @@ fn a_rejected_reload_shows_its_problems() {
 #[test]
 fn a_host_without_anything_says_so_in_a_line() {
     let found = found(Agent::Dead, Inspection::default());
-    let page = text::render(&found, &assess(&found, VERSION), now(), Paint(false), usize::MAX);
+    let page =
+        text::render(&found, &assess(&found, VERSION), now(), ColorChoice(false), usize::MAX);
     assert_eq!(
         page,
         "NOTHING IS ATTACHED: workloads reach the network as if nothing were here\n\nNothing is \

@@ -12,8 +12,8 @@ use jiff::{Timestamp, tz::TimeZone};
 use super::{
     super::wrap::{columns, wrap},
     assess::{Assessment, Verdict},
-    found::{Agent, Found, Node},
-    paint::Paint,
+    found::{Agent, Node, StatusFindings},
+    paint::ColorChoice,
 };
 use crate::{
     admin::control::{
@@ -36,10 +36,10 @@ const UNKNOWN: &str = "not known: the maps are of another layout";
 
 /// Longer lines than `width` are broken between words.
 pub(super) fn render(
-    found: &Found,
+    found: &StatusFindings,
     assessment: &Assessment,
     now: SystemTime,
-    paint: Paint,
+    paint: ColorChoice,
     width: usize,
 ) -> String {
     let mut page = Page { text: String::new(), now, paint, width };
@@ -56,7 +56,7 @@ pub(super) fn render(
 struct Page {
     text: String,
     now: SystemTime,
-    paint: Paint,
+    paint: ColorChoice,
     width: usize,
 }
 

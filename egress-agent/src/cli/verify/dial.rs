@@ -11,7 +11,7 @@ use std::{
 use rustls::{ClientConfig, ClientConnection, RootCertStore, crypto::aws_lc_rs};
 use rustls_pki_types::ServerName;
 
-use super::plan::{Check, What};
+use super::plan::{Check, CheckKind};
 
 /// For each step of a connection.
 const STEP: Duration = Duration::from_secs(5);
@@ -51,9 +51,9 @@ pub(super) fn addresses_of(host: &str) -> Result<Vec<IpAddr>, String> {
 /// Makes a connection to this address and says what became of it.
 pub(super) fn ask(check: &Check, addr: IpAddr) -> Answer {
     let answer = connect(SocketAddr::new(addr, check.port)).and_then(|stream| match &check.what {
-        What::Http { method, path } => http(stream, &check.host, method, path),
-        What::Tls => tls(stream, &check.host),
-        What::Tcp => tcp(stream),
+        CheckKind::Http { method, path } => http(stream, &check.host, method, path),
+        CheckKind::Tls => tls(stream, &check.host),
+        CheckKind::Tcp => tcp(stream),
     });
     answer.unwrap_or_else(|error| Answer::Refused(error.to_string()))
 }
@@ -180,21 +180,21 @@ mod tests {
         port
     }
 
-    fn answer(port: u16, what: What) -> Answer {
+    fn answer(port: u16, what: CheckKind) -> Answer {
         let check = Check { host: "a.example".into(), port, what };
         ask(&check, IpAddr::from([127, 0, 0, 1]))
     }
 
     #[test]
     fn a_connection_that_is_closed_or_refused_reaches_nobody() {
-        let http = || What::Http { method: "GET".into(), path: "/".into() };
+        let http = || CheckKind::Http { method: "GET".into(), path: "/".into() };
         let closing = serving(drop);
-        for what in [http(), What::Tls, What::Tcp] {
+        for what in [http(), CheckKind::Tls, CheckKind::Tcp] {
             let answer = answer(closing, what.clone());
             assert!(matches!(answer, Answer::Refused(_)), "{what:?}: {answer}");
         }
         let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        for what in [http(), What::Tls, What::Tcp] {
+        for what in [http(), CheckKind::Tls, CheckKind::Tcp] {
             assert!(matches!(answer(nobody, what), Answer::Refused(_)));
         }
         let talking = serving(|mut stream| {
@@ -205,6 +205,6 @@ mod tests {
         });
         assert_eq!(answer(talking, http()), Answer::Reached("204".into()));
         let silent = serving(std::mem::forget);
-        assert_eq!(answer(silent, What::Tcp), Answer::Reached("it stays open".into()));
+        assert_eq!(answer(silent, CheckKind::Tcp), Answer::Reached("it stays open".into()));
     }
 }

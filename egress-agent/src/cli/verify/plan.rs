@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, fmt, sync::Arc};
 
 use crate::{
-    explain::{Ask, Scheme, Verdict},
+    explain::{Query, Scheme, Verdict},
     policy::{EgressAccess, EgressRule, HostPattern, Protocol, Snapshot},
 };
 
@@ -18,12 +18,12 @@ pub(super) struct Check {
     /// Whom it goes to.
     pub(super) host: String,
     pub(super) port: u16,
-    pub(super) what: What,
+    pub(super) what: CheckKind,
 }
 
 /// What is said on it.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(super) enum What {
+pub(super) enum CheckKind {
     /// An HTTP request with this method and path.
     Http { method: String, path: String },
     /// A TLS handshake for the host.
@@ -36,9 +36,9 @@ impl fmt::Display for Check {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { host, port, what } = self;
         match what {
-            What::Http { method, path } => write!(f, "{method} http://{host}:{port}{path}"),
-            What::Tls => write!(f, "tls://{host}:{port}"),
-            What::Tcp => write!(f, "tcp://{host}:{port}"),
+            CheckKind::Http { method, path } => write!(f, "{method} http://{host}:{port}{path}"),
+            CheckKind::Tls => write!(f, "tls://{host}:{port}"),
+            CheckKind::Tcp => write!(f, "tcp://{host}:{port}"),
         }
     }
 }
@@ -47,9 +47,9 @@ impl Check {
     fn url(&self) -> String {
         let Self { host, port, what } = self;
         let (scheme, path) = match what {
-            What::Http { path, .. } => (Scheme::Http, path.as_str()),
-            What::Tls => (Scheme::Tls, ""),
-            What::Tcp => (Scheme::Tcp, ""),
+            CheckKind::Http { path, .. } => (Scheme::Http, path.as_str()),
+            CheckKind::Tls => (Scheme::Tls, ""),
+            CheckKind::Tcp => (Scheme::Tcp, ""),
         };
         format!("{}://{host}:{port}{path}", scheme.name())
     }
@@ -64,19 +64,19 @@ pub(super) fn allowed(snapshot: &Arc<Snapshot>, from: &str) -> Vec<Check> {
         .filter_map(|rule| by_rule(rule))
         .chain(services.filter_map(|of| {
             let what = match of.protocol {
-                Protocol::Http => What::Http { method: "GET".into(), path: "/".into() },
-                Protocol::Tls => What::Tls,
-                Protocol::Tcp => What::Tcp,
+                Protocol::Http => CheckKind::Http { method: "GET".into(), path: "/".into() },
+                Protocol::Tls => CheckKind::Tls,
+                Protocol::Tcp => CheckKind::Tcp,
             };
             check(&of.host, of.port.0.get(), what)
         }))
         .collect();
     let may = |check: &Check| {
         let method = match &check.what {
-            What::Http { method, .. } => Some(method.clone()),
-            What::Tls | What::Tcp => None,
+            CheckKind::Http { method, .. } => Some(method.clone()),
+            CheckKind::Tls | CheckKind::Tcp => None,
         };
-        let ask = Ask { from: from.into(), url: check.url(), method, ..Ask::default() };
+        let ask = Query { from: from.into(), url: check.url(), method, ..Query::default() };
         ask.answer(snapshot).is_ok_and(|said| said.outcome.verdict == Verdict::Allowed)
     };
     named.into_iter().filter(may).take(MOST).collect()
@@ -89,15 +89,15 @@ fn by_rule(rule: &EgressRule) -> Option<Check> {
             let get = limits.methods.iter().find(|method| method.as_str() == "GET");
             let method = get.or(limits.methods.first()).map_or("GET", |method| method.as_str());
             let path = limits.paths.first().map_or("/", |path| &*path.text);
-            What::Http { method: method.into(), path: path.into() }
+            CheckKind::Http { method: method.into(), path: path.into() }
         }
-        EgressAccess::Tls => What::Tls,
-        EgressAccess::Tcp { .. } => What::Tcp,
+        EgressAccess::Tls => CheckKind::Tls,
+        EgressAccess::Tcp { .. } => CheckKind::Tcp,
     };
     check(&rule.host, rule.port.0.get(), what)
 }
 
-fn check(host: &HostPattern, port: u16, what: What) -> Option<Check> {
+fn check(host: &HostPattern, port: u16, what: CheckKind) -> Option<Check> {
     match host {
         HostPattern::Exact(host) => Some(Check { host: host.to_string(), port, what }),
         // Nobody knows a name below it.
@@ -108,8 +108,10 @@ fn check(host: &HostPattern, port: u16, what: What) -> Option<Check> {
 /// The same connection for a host that nobody allows; raw TCP names none.
 pub(super) fn forbidden(check: &Check) -> Option<Check> {
     match check.what {
-        What::Http { .. } | What::Tls => Some(Check { host: NOBODY.into(), ..check.clone() }),
-        What::Tcp => None,
+        CheckKind::Http { .. } | CheckKind::Tls => {
+            Some(Check { host: NOBODY.into(), ..check.clone() })
+        }
+        CheckKind::Tcp => None,
     }
 }
 
@@ -185,7 +187,7 @@ spec:
             twins,
             ["HEAD http://not-allowed.invalid:80/politics", "tls://not-allowed.invalid:443"]
         );
-        let tcp = Check { host: "a".into(), port: 22, what: What::Tcp };
+        let tcp = Check { host: "a".into(), port: 22, what: CheckKind::Tcp };
         assert_eq!(forbidden(&tcp), None);
     }
 

@@ -4,8 +4,8 @@ use std::{collections::HashMap, sync::Arc};
 
 use super::{
     super::{
-        decode::{Report, Spot},
-        guards::{Guard, Outbound, What},
+        decode::{Report, SourcePosition},
+        guards::{Guard, GuardKind, Outbound},
         names,
         problem::{Problem, Severity},
     },
@@ -46,7 +46,7 @@ impl Compiler<'_> {
     pub(super) fn is_targeted(&mut self, targets: &Targets<'_>, entry: &str) -> bool {
         let guards = targets.get(entry).map_or(&[][..], Vec::as_slice);
         for guard in guards {
-            let at = Spot::root(guard.meta.line, "spec").field("targetRefs");
+            let at = SourcePosition::root(guard.meta.line, "spec").field("targetRefs");
             let message = "a policy for a ServiceEntry is not supported, so the entry is left \
                            out and its hosts are refused; use a policy for the gateway";
             let severity = match self.mesh.outbound {
@@ -76,7 +76,7 @@ impl Compiler<'_> {
 
     fn guard_policy(&mut self, guard: &Guard) -> Option<AuthorizationPolicy> {
         let selected = self.selects_gateway(guard);
-        let at = Spot::root(guard.meta.line, "spec");
+        let at = SourcePosition::root(guard.meta.line, "spec");
         let kind = guard.meta.label.split(' ').next().unwrap_or_default();
         let policy = |action, rules| AuthorizationPolicy {
             label: guard.meta.label.as_str().into(),
@@ -89,8 +89,8 @@ impl Compiler<'_> {
         let unavailable =
             |why: &str| policy(AuthorizationAction::Unavailable(why.into()), Vec::new());
         match &guard.what {
-            What::Sidecar(outbound) => self.sidecar(guard, *outbound, &at),
-            What::Envoy(what) => {
+            GuardKind::Sidecar(outbound) => self.sidecar(guard, *outbound, &at),
+            GuardKind::Envoy(what) => {
                 let mut cx = guard.meta.cx(self.report);
                 if selected {
                     let message = format!(
@@ -103,23 +103,23 @@ impl Compiler<'_> {
                 }
                 Some(unavailable(&format!("{kind} is not supported")))
             }
-            What::Unreadable => {
-                self.tell(guard.problems.clone(), Severity::Refusal, selected);
+            GuardKind::Unreadable => {
+                self.report(guard.problems.clone(), Severity::Refusal, selected);
                 Some(unavailable("it cannot be read"))
             }
-            What::Policy(_) if guard.dry_run => {
+            GuardKind::Policy(_) if guard.dry_run => {
                 let mut cx = guard.meta.cx(self.report);
                 cx.warn(&at, "not in force: the annotation istio.io/dry-run is true");
                 None
             }
-            What::Policy(_) if !guard.problems.is_empty() => {
+            GuardKind::Policy(_) if !guard.problems.is_empty() => {
                 // A field that is not known may restrict.
-                self.tell(guard.problems.clone(), Severity::Refusal, selected);
+                self.report(guard.problems.clone(), Severity::Refusal, selected);
                 let first = guard.problems.first();
                 let field = first.and_then(|problem| problem.field.clone()).unwrap_or_default();
                 Some(unavailable(&format!("{field} is not supported or not valid")))
             }
-            What::Policy(spec) => {
+            GuardKind::Policy(spec) => {
                 if !selected {
                     let mut cx = guard.meta.cx(self.report);
                     cx.warn(&at, "ignored: it is for no gateway of mesh.yaml");
@@ -132,14 +132,14 @@ impl Compiler<'_> {
                     &self.mesh.trust_domain,
                     &mut cx,
                 );
-                self.tell(report.problems, Severity::Warning, selected);
+                self.report(report.problems, Severity::Warning, selected);
                 Some(policy(action, rules))
             }
         }
     }
 
     /// Reports what is wrong with a policy. What it cannot say is answered by denying.
-    fn tell(&mut self, problems: Vec<Problem>, least: Severity, selected: bool) {
+    fn report(&mut self, problems: Vec<Problem>, least: Severity, selected: bool) {
         for mut problem in problems {
             problem.severity = match problem.severity.max(least) {
                 Severity::Refusal | Severity::Error if selected => Severity::Refusal,
@@ -154,7 +154,7 @@ impl Compiler<'_> {
         &mut self,
         guard: &Guard,
         outbound: Outbound,
-        at: &Spot,
+        at: &SourcePosition,
     ) -> Option<AuthorizationPolicy> {
         let Outbound { hides, registry_only } = outbound;
         let allows_any = self.mesh.outbound == OutboundMode::AllowAny;

@@ -3,7 +3,7 @@
 use std::{fmt::Write as _, sync::Arc, time::Duration};
 
 use super::super::{
-    decode::{At, Cx},
+    decode::{Cx, Spanned},
     load_balancer::{
         ConsistentHash as HashMirror, CookieAttribute, HttpCookie, LoadBalancerSettings, Maglev,
         RingHash, SimpleLb, Warmup as WarmupMirror,
@@ -138,7 +138,7 @@ fn consistent(mirror: &HashMirror, cx: &mut Cx<'_>) -> ConsistentHash {
     ConsistentHash { key, table }
 }
 
-fn header(name: &At<String>, cx: &mut Cx<'_>) -> Option<HashKey> {
+fn header(name: &Spanned<String>, cx: &mut Cx<'_>) -> Option<HashKey> {
     match name.value.to_ascii_lowercase().as_str() {
         ":authority" | "host" => Some(HashKey::Authority),
         ":path" => Some(HashKey::Path),
@@ -162,7 +162,7 @@ fn cookie(mirror: &HttpCookie, cx: &mut Cx<'_>) -> Option<HashCookie> {
             && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
     };
     let value = |text: &str| text.bytes().all(|b| (b' '..=b'~').contains(&b) && b != b';');
-    let mut wrong = |text: &At<String>, expected: &str| {
+    let mut wrong = |text: &Spanned<String>, expected: &str| {
         let found = format!("{:?}", text.value);
         cx.wrong(&text.at, found, expected, "it can't be a part of a cookie");
     };
@@ -206,7 +206,7 @@ fn cookie(mirror: &HttpCookie, cx: &mut Cx<'_>) -> Option<HashCookie> {
     })
 }
 
-fn points(size: Option<&At<u32>>, cx: &mut Cx<'_>) -> u32 {
+fn points(size: Option<&Spanned<u32>>, cx: &mut Cx<'_>) -> u32 {
     let Some(size) = size.filter(|size| size.value != 0) else { return 1024 };
     if size.value > MOST_POINTS {
         let expected = format!("at most {MOST_POINTS}");
@@ -215,7 +215,7 @@ fn points(size: Option<&At<u32>>, cx: &mut Cx<'_>) -> u32 {
     size.value.min(MOST_POINTS)
 }
 
-fn slots(size: &Option<At<u32>>, cx: &mut Cx<'_>) -> u32 {
+fn slots(size: &Option<Spanned<u32>>, cx: &mut Cx<'_>) -> u32 {
     let Some(size) = size else { return 65_537 };
     if size.value >= MOST_SLOTS || !is_prime(size.value) {
         let expected = format!("a prime below {MOST_SLOTS}");

@@ -7,12 +7,12 @@ use std::{
 
 use super::{
     super::{
-        decode::{Cx, Spot},
+        decode::{Cx, SourcePosition},
         destination_rule::{DestinationRule, Subset},
         names,
         resource::Resource,
     },
-    Compiler, beyond, nodes,
+    Compiler, common_settings, nodes,
     precedence::{merged, most_specific},
     rule::{Rule, RuleSubset, Subsets},
     traffic::{self, Kinds, Tunnel},
@@ -57,7 +57,7 @@ impl Compiler<'_> {
             }
             names::labels(&selector.match_labels)
         });
-        let credential = beyond::credential(meta, &self.mesh.root_namespace, &mut cx);
+        let credential = common_settings::credential(meta, &self.mesh.root_namespace, &mut cx);
         let mut policy = traffic_policy.as_ref().map(|p| traffic::policy(p, kinds, &mut cx));
         let mut read = Subsets::default();
         for Subset { at: _, name, labels, traffic_policy } in &subsets.0 {
@@ -157,7 +157,7 @@ impl Compiler<'_> {
                 (namespace.as_ref() != Some(of), *of != self.mesh.root_namespace)
             });
             for rule in rules {
-                let at = Spot::root(rule.meta.line, "spec");
+                let at = SourcePosition::root(rule.meta.line, "spec");
                 let own = rule.policy.as_ref().and_then(|policy| policy.settings.tunnel.as_ref());
                 if own.is_some_and(Option::is_some) && rule.host.covers(&host) {
                     hop = Hop::Tunnel;
@@ -209,7 +209,7 @@ impl Compiler<'_> {
         let mut seen: HashMap<RuleKey<'_>, &Rule> = HashMap::new();
         for rule in self.rules.iter() {
             let mut cx = rule.meta.cx(self.report);
-            let at = Spot::root(rule.meta.line, "spec").field("host");
+            let at = SourcePosition::root(rule.meta.line, "spec").field("host");
             let covers = self.entries.meet(&rule.host) || self.egress_hosts.meet(&rule.host);
             let name = rule.host.to_string();
             let group = self.groups.meet(&rule.host);
@@ -251,7 +251,7 @@ impl Compiler<'_> {
 type RuleKey<'r> = (&'r HostPattern, &'r Namespace, &'r Exported, &'r Option<Labels>);
 
 /// What of a later rule for the same host has no effect.
-fn merge_notes(first: &Rule, rule: &Rule, at: &Spot, cx: &mut Cx<'_>) {
+fn merge_notes(first: &Rule, rule: &Rule, at: &SourcePosition, cx: &mut Cx<'_>) {
     let other = &first.meta.label;
     if first.policy.is_some() && rule.policy.is_some() {
         let message = format!(

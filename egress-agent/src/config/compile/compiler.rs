@@ -8,9 +8,9 @@ use std::{
 
 use super::{
     super::{decode::Report, resource::Resource, virtual_service::VirtualService},
-    index::{DestinationRules, EgressHosts, Entries, Groups, Hints, OfGateway},
+    index::{DestinationRules, EgressHosts, Entries, GatewayServers, Groups, Hints},
     mesh,
-    wanted::Wanted,
+    workload_selector::WorkloadSelector,
 };
 use crate::{
     policy::{
@@ -25,7 +25,7 @@ pub(super) struct Compiler<'r> {
     pub(super) mesh: MeshConfig,
     /// Whether there is a `mesh.yaml`: without one no gateway is known.
     pub(super) mesh_given: bool,
-    pub(super) places: mesh::Places,
+    pub(super) places: mesh::GatewayPositions,
     /// Whether there is a cluster, whose pods are not in `mesh.yaml`.
     pub(super) workloads_come_and_go: bool,
     pub(super) guard: AddressGuard,
@@ -35,7 +35,7 @@ pub(super) struct Compiler<'r> {
     pub(super) egress_hosts: EgressHosts,
     pub(super) rules: DestinationRules,
     pub(super) servers: Vec<Arc<Server>>,
-    pub(super) by_gateway: HashMap<Arc<str>, OfGateway>,
+    pub(super) by_gateway: HashMap<Arc<str>, GatewayServers>,
     pub(super) by_port: HashMap<GatewayPort, Vec<usize>>,
     /// Names of all gateways, those included whose servers have errors.
     pub(super) gateways: HashSet<String>,
@@ -54,5 +54,5 @@ pub(super) struct Compiler<'r> {
     pub(super) gateway_names: OnceCell<Vec<String>>,
     /// By name; those of one name differ in their settings.
     pub(super) clusters: BTreeMap<ClusterName, Vec<Arc<Cluster>>>,
-    pub(super) destinations: HashMap<Wanted, Arc<Destination>>,
+    pub(super) destinations: HashMap<WorkloadSelector, Arc<Destination>>,
 }

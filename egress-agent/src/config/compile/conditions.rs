@@ -6,7 +6,7 @@ use super::super::{
         AuthorizationPolicy as Mirror, PolicyAction, PolicyCondition, PolicyFrom, PolicyOperation,
         PolicyRule, PolicySource, PolicyTo,
     },
-    decode::{At, Cx, List, Spot},
+    decode::{Cx, List, SourcePosition, Spanned},
     names,
 };
 use crate::{
@@ -177,7 +177,7 @@ impl Reader<'_, '_> {
         self.all(at, [(attribute, values, not_values)])
     }
 
-    fn attribute(&mut self, key: &At<String>) -> Attribute {
+    fn attribute(&mut self, key: &Spanned<String>) -> Attribute {
         let header = key.value.strip_prefix("request.headers[").and_then(|h| h.strip_suffix(']'));
         if let Some(name) = header {
             let name = http::HeaderName::from_bytes(name.as_bytes()).ok();
@@ -213,7 +213,7 @@ impl Reader<'_, '_> {
     /// Conditions of attributes with values and those that must not be; at least one is needed.
     fn all<const N: usize>(
         &mut self,
-        at: &Spot,
+        at: &SourcePosition,
         lists: [(Attribute, &List<String>, &List<String>); N],
     ) -> Vec<Condition> {
         let mut conditions = Vec::new();
@@ -235,7 +235,7 @@ impl Reader<'_, '_> {
         conditions
     }
 
-    fn values(&mut self, attribute: &Attribute, text: &At<String>) -> Vec<ValuePattern> {
+    fn values(&mut self, attribute: &Attribute, text: &Spanned<String>) -> Vec<ValuePattern> {
         let value = match attribute {
             Attribute::Address | Attribute::RemoteAddress => {
                 names::network(text, self.cx).map(ValuePattern::Net)
@@ -262,13 +262,13 @@ impl Reader<'_, '_> {
 
     /// The value as it is given and, where it names the mesh by Istio's default, with the mesh's trust domain
     /// before this rest.
-    fn with_own(&mut self, text: &At<String>, rest: Option<&str>) -> Vec<ValuePattern> {
+    fn with_own(&mut self, text: &Spanned<String>, rest: Option<&str>) -> Vec<ValuePattern> {
         let own = rest.and_then(|rest| TextPattern::parse(&format!("{}{rest}", self.trust_domain)));
         let given = self.text(text).map_or(ValuePattern::Unknown, ValuePattern::Text);
         own.map(ValuePattern::Text).into_iter().chain([given]).collect()
     }
 
-    fn text(&mut self, text: &At<String>) -> Option<TextPattern> {
+    fn text(&mut self, text: &Spanned<String>) -> Option<TextPattern> {
         let parsed = TextPattern::parse(&text.value);
         if parsed.is_none() {
             self.cx.wrong(&text.at, "\"\"", "a text", "Istio refuses an empty value");
@@ -276,7 +276,7 @@ impl Reader<'_, '_> {
         parsed
     }
 
-    fn port(&mut self, text: &At<String>) -> Option<ValuePattern> {
+    fn port(&mut self, text: &Spanned<String>) -> Option<ValuePattern> {
         let port = text.value.parse().ok().and_then(Port::new);
         if port.is_none() {
             self.cx.wrong(&text.at, format!("{:?}", text.value), "1 to 65535", "not a port");
@@ -284,7 +284,7 @@ impl Reader<'_, '_> {
         port.map(ValuePattern::Port)
     }
 
-    fn service_account(&mut self, text: &At<String>) -> Option<ValuePattern> {
+    fn service_account(&mut self, text: &Spanned<String>) -> Option<ValuePattern> {
         let (namespace, name) = match text.value.split_once('/') {
             Some((namespace, name)) => (Namespace(namespace.into()), name),
             None => (self.namespace.clone(), text.value.as_str()),
@@ -302,7 +302,7 @@ impl Reader<'_, '_> {
         Some(ValuePattern::ServiceAccount(namespace, name.into()))
     }
 
-    fn path(&mut self, text: &At<String>) -> Option<ValuePattern> {
+    fn path(&mut self, text: &Spanned<String>) -> Option<ValuePattern> {
         if text.value.contains("{*}") || text.value.contains("{**}") {
             let found = format!("{:?}", text.value);
             let expected = "a path, or * at its beginning or end";
@@ -316,7 +316,7 @@ impl Reader<'_, '_> {
             TextPattern::Suffix(suffix) => {
                 let pattern = format!(".*{}", regex::escape(&suffix));
                 TextMatch::Regex(names::anchored(
-                    &At { value: pattern, at: text.at.clone() },
+                    &Spanned { value: pattern, at: text.at.clone() },
                     self.cx,
                 )?)
             }

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use egress_ebpf::reason::Reason;
 
 use super::{
-    super::{decode::At, names, problem::Severity, virtual_service::Destination as Mirror},
+    super::{decode::Spanned, names, problem::Severity, virtual_service::Destination as Mirror},
     Compiler, egress_addresses,
     routes::{Scope, Stage},
-    wanted::{Traffic, Wanted},
+    workload_selector::{Traffic, WorkloadSelector},
 };
 use crate::{
     policy::{
@@ -83,8 +83,12 @@ impl Compiler<'_> {
             return refused(Reason::HostNotInRegistry, &detail);
         };
         let subset_name = subset.as_ref().map_or("", |subset| subset.value.as_str());
-        let wanted =
-            Wanted { host: pattern.clone(), port: number, subset: subset_name.into(), traffic };
+        let wanted = WorkloadSelector {
+            host: pattern.clone(),
+            port: number,
+            subset: subset_name.into(),
+            traffic,
+        };
         let destination = self.destination(&wanted);
         let refusals = self.refusals(&destination, stage, scope);
         if let Some(subset) = subset
@@ -212,7 +216,7 @@ impl Compiler<'_> {
         Target::Gateway { group, port: GatewayPort(port), hop, owner }
     }
 
-    fn unknown_host(&mut self, host: &At<String>, name: &str, scope: &Scope<'_>) -> Target {
+    fn unknown_host(&mut self, host: &Spanned<String>, name: &str, scope: &Scope<'_>) -> Target {
         let known = self.host_names.get_or_init(|| {
             let hosts = self.entries.iter().flat_map(|entry| &entry.hosts);
             let services = self.mesh.gateways.iter().map(|group| group.service.to_string());
@@ -247,7 +251,12 @@ impl Compiler<'_> {
         refused(reason, &detail)
     }
 
-    fn unknown_subset(&mut self, subset: &At<String>, name: &str, scope: &Scope<'_>) -> Target {
+    fn unknown_subset(
+        &mut self,
+        subset: &Spanned<String>,
+        name: &str,
+        scope: &Scope<'_>,
+    ) -> Target {
         let mut cx = scope.meta.cx(self.report);
         let message = format!(
             "no DestinationRule for {name} has the subset {:?}; what is routed there is refused",

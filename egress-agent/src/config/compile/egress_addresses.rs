@@ -4,7 +4,7 @@ use std::{net::IpAddr, sync::Arc};
 
 use super::super::{
     annotations::EGRESS_ADDRESS,
-    decode::{At, Cx},
+    decode::{Cx, Spanned},
     mesh::MeshEgressAddresses,
     names,
     problem::Severity,
@@ -12,7 +12,8 @@ use super::super::{
 };
 use crate::{
     policy::{
-        Cluster, Destination, EgressAddressSet, EgressAddresses, MeshConfig, Provider, Reached,
+        Cluster, Destination, EgressAddressSet, EgressAddresses, MeshConfig, Provider,
+        VisibleDestination,
     },
     types::{Namespace, Selector},
 };
@@ -73,8 +74,9 @@ pub(super) fn annotated(
     let from = if let Some(set) = named {
         Arc::clone(&set.from)
     } else {
-        let parts =
-            value.split(',').map(|part| At { value: part.trim().to_owned(), at: text.at.clone() });
+        let parts = value
+            .split(',')
+            .map(|part| Spanned { value: part.trim().to_owned(), at: text.at.clone() });
         let parts: Vec<_> = parts.collect();
         if !parts.iter().all(|part| is_address(&part.value)) {
             if !told {
@@ -131,7 +133,7 @@ pub(super) fn dialled_from(
     destination: &Destination,
     from: &Arc<EgressAddresses>,
 ) -> Vec<Provider> {
-    let from = |reached: &Reached| Reached {
+    let from = |reached: &VisibleDestination| VisibleDestination {
         cluster: Arc::new(Cluster {
             from: Some(Arc::clone(from)),
             ..Cluster::clone(&reached.cluster)

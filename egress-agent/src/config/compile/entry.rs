@@ -15,7 +15,7 @@ use crate::{
 
 /// A service entry, read.
 #[derive(Debug)]
-pub(super) struct Entry {
+pub(super) struct CompiledEntry {
     pub(super) meta: Meta,
     pub(super) hosts: Vec<HostPattern>,
     pub(super) ports: Vec<EntryPort>,
@@ -50,7 +50,7 @@ pub(super) struct EntryEndpoint {
     pub(super) locality: Locality,
 }
 
-impl Entry {
+impl CompiledEntry {
     /// The port with this number.
     pub(super) fn port(&self, number: Port) -> Option<&EntryPort> {
         self.ports.iter().find(|port| port.number == number)
@@ -124,7 +124,7 @@ impl Entry {
     }
 }
 
-impl Entry {
+impl CompiledEntry {
     /// The entry that a host and port of an egress policy stands for.
     pub(super) fn of_policy(
         meta: Meta,
@@ -164,7 +164,7 @@ impl Entry {
 }
 
 /// `subjectAltNames` of the service entry, where the rule names none.
-pub(super) fn with_names(mut tls: ClientTls, entry: &Entry) -> ClientTls {
+pub(super) fn with_names(mut tls: ClientTls, entry: &CompiledEntry) -> ClientTls {
     if tls.subject_alt_names.is_empty() {
         tls.subject_alt_names.clone_from(&entry.subject_alt_names);
     }

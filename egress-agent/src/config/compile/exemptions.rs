@@ -2,7 +2,7 @@
 
 use super::{
     super::{
-        decode::{At, Cx, Spot},
+        decode::{Cx, SourcePosition, Spanned},
         mesh::{ExemptPort, ExemptProtocol, ExemptTo, MeshExemption},
         names,
     },
@@ -63,7 +63,7 @@ pub(super) fn exemptions(
 
 /// An exemption has to say who has it, and all of it has to be understood: a condition that is misspelt
 /// would be none.
-fn is_narrow(at: &Spot, selector: &Selector, any_account: bool, cx: &mut Cx<'_>) -> bool {
+fn is_narrow(at: &SourcePosition, selector: &Selector, any_account: bool, cx: &mut Cx<'_>) -> bool {
     if cx.has_told(&format!("{}[", at.path)) {
         cx.error(at, "an exemption with a field that isn't known: it could mean fewer workloads");
     } else if selector.namespaces.is_empty() {
@@ -78,7 +78,7 @@ fn is_narrow(at: &Spot, selector: &Selector, any_account: bool, cx: &mut Cx<'_>)
     false
 }
 
-fn destinations(at: &Spot, to: &[ExemptTo], cx: &mut Cx<'_>) -> Vec<ExemptDestination> {
+fn destinations(at: &SourcePosition, to: &[ExemptTo], cx: &mut Cx<'_>) -> Vec<ExemptDestination> {
     let mut all = Vec::new();
     if to.is_empty() {
         let expected = "at least one destination, or the field left out";
@@ -94,7 +94,7 @@ fn destinations(at: &Spot, to: &[ExemptTo], cx: &mut Cx<'_>) -> Vec<ExemptDestin
             }
         }
         for ExemptPort { at: _, port, protocol } in &ports.0 {
-            let Some(At { value: port, .. }) = port else { continue };
+            let Some(Spanned { value: port, .. }) = port else { continue };
             let transport = match protocol.as_ref().map(|protocol| protocol.value) {
                 None | Some(ExemptProtocol::Tcp) => Transport::Tcp,
                 Some(ExemptProtocol::Udp) => Transport::Udp,

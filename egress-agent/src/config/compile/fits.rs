@@ -1,6 +1,6 @@
 //! Whether what a rule sends to a destination is what is spoken there.
 
-use super::wanted::Traffic;
+use super::workload_selector::Traffic;
 use crate::policy::Protocol;
 
 /// Why it is not, as a sentence. `tls` is what the gateway starts, `connect` a proxy's `tunnel`.

@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use super::{
     super::{
-        decode::{At, Cx},
+        decode::{Cx, Spanned},
         gateway::{Gateway, GatewayServerPort, Server as Mirror, ServerTls},
         names,
         resource::{Meta, Resource},
@@ -12,7 +12,7 @@ use super::{
     Compiler, egress_addresses, places, server_tls,
 };
 use crate::{
-    policy::{HostPattern, Inside, MeshConfig, Owner, Protocol, Server, ServerProtocol},
+    policy::{HostPattern, InnerProtocol, MeshConfig, Owner, Protocol, Server, ServerProtocol},
     types::{GatewayPort, Labels, Namespace},
 };
 
@@ -55,7 +55,8 @@ impl Compiler<'_> {
                     let namespace = namespace.as_ref();
                     let key = (&server.selector, &server.owner, server.port, host, namespace);
                     let Some(other) = seen.insert(key, &server.gateway) else { continue };
-                    let at = super::super::decode::Spot::root(meta.line, "spec").field("servers");
+                    let at = super::super::decode::SourcePosition::root(meta.line, "spec")
+                        .field("servers");
                     let message = format!(
                         "{host} on port {} is served by Gateway {other} already, for the same processes",
                         server.port
@@ -97,7 +98,7 @@ pub(super) fn server(
 
 /// `host`, `namespace/host`, `./host`, `*/host`.
 fn scoped(
-    text: &At<String>,
+    text: &Spanned<String>,
     meta: &Meta,
     cx: &mut Cx<'_>,
 ) -> Option<(Option<Namespace>, HostPattern)> {
@@ -122,9 +123,9 @@ fn scoped(
 
 fn server_protocol(
     kind: Protocol,
-    protocol: &At<String>,
+    protocol: &Spanned<String>,
     tls: Option<&ServerTls>,
-    at: &super::super::decode::Spot,
+    at: &super::super::decode::SourcePosition,
     mesh: &MeshConfig,
     cx: &mut Cx<'_>,
 ) -> Option<ServerProtocol> {
@@ -155,8 +156,8 @@ fn server_protocol(
         }
         (Protocol::Tls | Protocol::Tcp, Some(tls)) => {
             let inside = match protocol.value.to_ascii_uppercase().as_str() {
-                "HTTPS" => Inside::Http,
-                _ => Inside::Tcp,
+                "HTTPS" => InnerProtocol::Http,
+                _ => InnerProtocol::Tcp,
             };
             server_tls::compile(kind, inside, tls, mesh, cx)
         }

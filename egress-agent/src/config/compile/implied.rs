@@ -9,13 +9,13 @@ use std::{
 
 use super::{
     super::{
-        decode::{At, Report},
+        decode::{Spanned, Report},
         names,
         resource::{Meta, Resource},
         service_entry::Resolution,
         virtual_service::VirtualService,
     },
-    entry::{Entry, EntryPort},
+    entry::{CompiledEntry, EntryPort},
     index::Entries,
     unreachable::{is_suffix, leads_to_one_host, pattern},
 };
@@ -25,9 +25,9 @@ use crate::{
 };
 
 /// What the rules for the mesh say of names that no entry has.
-pub(super) fn entries(known: &Entries, routes: &[Resource<VirtualService>]) -> Vec<Entry> {
+pub(super) fn entries(known: &Entries, routes: &[Resource<VirtualService>]) -> Vec<CompiledEntry> {
     let servers = Servers { known, hosts: OnceCell::new() };
-    let mut implied: Vec<Entry> = Vec::new();
+    let mut implied: Vec<CompiledEntry> = Vec::new();
     let mut places: HashMap<(HostPattern, Port), usize> = HashMap::new();
     for Resource { meta, spec } in routes {
         let wanted = wanted(spec, meta);
@@ -60,7 +60,7 @@ pub(super) fn entries(known: &Entries, routes: &[Resource<VirtualService>]) -> V
 
 /// The wildcards among the server names of its rules for the mesh, each with the port that was dialled.
 fn wanted(spec: &VirtualService, meta: &Meta) -> Vec<(HostPattern, Option<Port>)> {
-    let is_mesh = |name: &At<String>| name.value == "mesh";
+    let is_mesh = |name: &Spanned<String>| name.value == "mesh";
     let all = spec.tls.0.iter().flat_map(|rule| &rule.matches.0);
     let of_mesh = all.filter(|one| {
         let own = if one.gateways.is_empty() { &spec.gateways } else { &one.gateways };
@@ -77,9 +77,9 @@ fn wanted(spec: &VirtualService, meta: &Meta) -> Vec<(HostPattern, Option<Port>)
 }
 
 /// Names without an endpoint, for nobody yet.
-fn entry(meta: Meta, host: HostPattern, number: Port) -> Entry {
+fn entry(meta: Meta, host: HostPattern, number: Port) -> CompiledEntry {
     let (protocol, http) = (Protocol::Tls, HttpVersion::Auto);
-    Entry {
+    CompiledEntry {
         meta,
         hosts: vec![host],
         ports: vec![EntryPort { number, protocol, http, name: String::new(), target: number }],

@@ -9,12 +9,12 @@ use std::{
 
 use super::{
     super::{decode::nearest, names, translate::SharedService},
-    entry::Entry,
+    entry::CompiledEntry,
     rule::Rule,
 };
 use crate::{
     policy::{
-        HostIndex, HostPattern, Inside, MeshConfig, Owner, Protocol, Server, ServerProtocol,
+        HostIndex, HostPattern, InnerProtocol, MeshConfig, Owner, Protocol, Server, ServerProtocol,
         has_labels,
     },
     types::{Host, Labels, Namespace, Port, steps},
@@ -23,7 +23,7 @@ use crate::{
 /// The registry's entries.
 #[derive(Debug, Default)]
 pub(super) struct Entries {
-    all: Vec<Entry>,
+    all: Vec<CompiledEntry>,
     /// An entry, and which of its hosts it is.
     hosts: HostIndex<(usize, usize)>,
     by_name: HashMap<String, usize>,
@@ -40,8 +40,8 @@ pub(super) struct Declared {
     pub(super) broken: bool,
 }
 
-impl From<Vec<Entry>> for Entries {
-    fn from(all: Vec<Entry>) -> Self {
+impl From<Vec<CompiledEntry>> for Entries {
+    fn from(all: Vec<CompiledEntry>) -> Self {
         let mut entries = Self::default();
         for (index, entry) in all.iter().enumerate() {
             entries.by_name.entry(entry.meta.full_name()).or_insert(index);
@@ -63,7 +63,7 @@ impl From<Vec<Entry>> for Entries {
 }
 
 impl Entries {
-    pub(super) fn iter(&self) -> std::slice::Iter<'_, Entry> {
+    pub(super) fn iter(&self) -> std::slice::Iter<'_, CompiledEntry> {
         steps::count(self.all.len());
         self.all.iter()
     }
@@ -72,12 +72,12 @@ impl Entries {
         self.all.len()
     }
 
-    pub(super) fn get(&self, index: usize) -> Option<&Entry> {
+    pub(super) fn get(&self, index: usize) -> Option<&CompiledEntry> {
         self.all.get(index)
     }
 
     /// The entry of this full name.
-    pub(super) fn named(&self, name: &str) -> Option<&Entry> {
+    pub(super) fn named(&self, name: &str) -> Option<&CompiledEntry> {
         self.all.get(*self.by_name.get(name)?)
     }
 
@@ -99,7 +99,7 @@ impl Entries {
     }
 
     /// The same with more of them.
-    pub(super) fn with(self, more: Vec<Entry>) -> Self {
+    pub(super) fn with(self, more: Vec<CompiledEntry>) -> Self {
         if more.is_empty() {
             return self;
         }
@@ -277,7 +277,7 @@ impl Groups {
 
 /// What the servers of one `Gateway` have in common.
 #[derive(Debug, Default)]
-pub(super) struct OfGateway {
+pub(super) struct GatewayServers {
     /// Their hosts.
     pub(super) hosts: HostIndex<()>,
     /// The namespaces of the gateways that it is for; the root namespace where none is known.
@@ -286,7 +286,7 @@ pub(super) struct OfGateway {
     terminate: HashMap<Port, bool>,
 }
 
-impl OfGateway {
+impl GatewayServers {
     /// Whether all servers, of this port or of any, terminate TLS that carries raw TCP.
     pub(super) fn terminates_tcp(&self, port: Option<Port>) -> bool {
         match port {
@@ -301,15 +301,15 @@ pub(super) fn by_gateway(
     servers: &[Arc<Server>],
     groups: &mut Groups,
     mesh: &MeshConfig,
-) -> HashMap<Arc<str>, OfGateway> {
-    let mut all: HashMap<Arc<str>, OfGateway> = HashMap::new();
+) -> HashMap<Arc<str>, GatewayServers> {
+    let mut all: HashMap<Arc<str>, GatewayServers> = HashMap::new();
     let mut selectors: HashSet<(&str, &Labels)> = HashSet::new();
     for server in servers {
         let own = all.entry(Arc::clone(&server.gateway)).or_default();
         server.hosts.iter().for_each(|(_, host)| own.hosts.add(host, ()));
         let tcp = matches!(
             &server.protocol,
-            ServerProtocol::Terminate(tls) if tls.inside == Inside::Tcp
+            ServerProtocol::Terminate(tls) if tls.inside == InnerProtocol::Tcp
         );
         *own.terminate.entry(server.port.0).or_insert(true) &= tcp;
         if selectors.insert((&server.gateway, &server.selector)) {

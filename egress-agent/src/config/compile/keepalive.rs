@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::super::{
-    decode::{At, Cx},
+    decode::{Cx, Spanned},
     destination_rule::TcpKeepalive,
 };
 use crate::policy::Keepalive;
@@ -13,8 +13,8 @@ pub(super) fn keepalive(settings: &TcpKeepalive, cx: &mut Cx<'_>) -> Keepalive {
     const MOST: Duration = Duration::from_secs(32_767);
     let TcpKeepalive { at: _, probes, time, interval } = settings;
     let default = Keepalive::default();
-    let whole = |duration: &Option<At<Duration>>, default: Duration, cx: &mut Cx<'_>| {
-        let Some(At { at, value }) = duration else { return default };
+    let whole = |duration: &Option<Spanned<Duration>>, default: Duration, cx: &mut Cx<'_>| {
+        let Some(Spanned { at, value }) = duration else { return default };
         if !(Duration::from_secs(1)..=MOST).contains(value) {
             let found = format!("{}s", value.as_secs_f64());
             cx.wrong(at, found, "1s to 32767s", "the kernel has no such time between probes");

@@ -3,7 +3,7 @@
 use ipnet::IpNet;
 
 use super::super::{
-    decode::{At, Cx},
+    decode::{Cx, Spanned},
     load_balancer::{LocalityLbSetting, LocalityShare, RegionFailover},
     mesh::MeshLocality,
     names,
@@ -82,7 +82,7 @@ fn regions(failover: &RegionFailover, cx: &mut Cx<'_>) -> Option<(Box<str>, Box<
 }
 
 /// `*` is one part, the last one.
-fn pattern(text: &At<String>, cx: &mut Cx<'_>) -> Option<LocalityPattern> {
+fn pattern(text: &Spanned<String>, cx: &mut Cx<'_>) -> Option<LocalityPattern> {
     let parts: Vec<&str> = text.value.split('/').collect();
     let (last, first) = parts.split_last()?;
     let good = parts.len() <= 3
@@ -98,7 +98,7 @@ fn pattern(text: &At<String>, cx: &mut Cx<'_>) -> Option<LocalityPattern> {
 }
 
 /// Reports localities of one list that are in one another.
-fn apart(all: &[&At<String>], cx: &mut Cx<'_>) {
+fn apart(all: &[&Spanned<String>], cx: &mut Cx<'_>) {
     for (index, one) in all.iter().enumerate() {
         let mut before = all.iter().take(index);
         let within = |outer: &str, inner: &str| {
@@ -114,7 +114,7 @@ fn apart(all: &[&At<String>], cx: &mut Cx<'_>) {
 }
 
 /// Where an endpoint is.
-pub(super) fn locality(text: Option<&At<String>>, cx: &mut Cx<'_>) -> Locality {
+pub(super) fn locality(text: Option<&Spanned<String>>, cx: &mut Cx<'_>) -> Locality {
     let Some(text) = text.filter(|text| !text.value.is_empty()) else { return Locality::default() };
     let parts: Vec<&str> = text.value.split('/').collect();
     if parts.len() > 3 || parts.iter().any(|part| part.is_empty() || part.contains('*')) {

@@ -6,7 +6,7 @@ use ipnet::{IpNet, Ipv6Net};
 
 use super::super::{
     Discovered, RawFile,
-    decode::{At, Cx, List, Report, Spot},
+    decode::{Cx, List, Report, SourcePosition, Spanned},
     log_format::LogFormat,
     mesh::{
         Curve, DirectMode, Encoding, HelloChoice, Mesh, MeshGateway, Normalization, Outbound,
@@ -32,10 +32,10 @@ const MAX_ENDPOINTS: usize = egress_ebpf::abi::GROUP_ENDPOINTS;
 
 /// Where the file names its gateways, for what is found later.
 #[derive(Default)]
-pub(super) struct Places {
+pub(super) struct GatewayPositions {
     pub(super) file: String,
     /// In the order of [`MeshConfig::gateways`], if all of them can be read.
-    pub(super) gateways: Vec<Spot>,
+    pub(super) gateways: Vec<SourcePosition>,
     /// Only `clusterCidrs` are inside.
     only_given: bool,
 }
@@ -45,7 +45,7 @@ pub(super) fn compile(
     file: Option<&RawFile>,
     discovered: &Discovered,
     report: &mut Report,
-) -> (MeshConfig, Places) {
+) -> (MeshConfig, GatewayPositions) {
     let (mut mesh, places) = read(file, discovered, report);
     if !places.only_given {
         for net in &discovered.cluster_cidrs {
@@ -62,8 +62,8 @@ pub(super) fn compile(
 
 /// Says what of the cluster's networks was found and cannot be right, and what is missing. Both are external,
 /// and so denied.
-fn doubt(inside: &[IpNet], places: &Places, discovered: &Discovered, cx: &mut Cx<'_>) {
-    let at = Spot::root(1, "clusterCidrs");
+fn doubt(inside: &[IpNet], places: &GatewayPositions, discovered: &Discovered, cx: &mut Cx<'_>) {
+    let at = SourcePosition::root(1, "clusterCidrs");
     if !places.only_given {
         for net in &discovered.refused_cidrs {
             let message = format!(
@@ -87,12 +87,12 @@ fn read(
     file: Option<&RawFile>,
     discovered: &Discovered,
     report: &mut Report,
-) -> (MeshConfig, Places) {
+) -> (MeshConfig, GatewayPositions) {
     let Some(file) = file else { return Default::default() };
     let mut documents = documents(file, report);
     let mut cx = Cx { report, file: &file.path, resource: None };
     if documents.len() > 1 {
-        cx.error(&Spot::root(documents[1].line, ""), "mesh.yaml has one document");
+        cx.error(&SourcePosition::root(documents[1].line, ""), "mesh.yaml has one document");
     }
     if documents.is_empty() {
         return Default::default();
@@ -103,12 +103,12 @@ fn read(
         Some(inner) => (inner, "meshConfig"),
         None => (&node, ""),
     };
-    match Mesh::decode_record(node, &Spot::root(node.line, name), &mut cx) {
+    match Mesh::decode_record(node, &SourcePosition::root(node.line, name), &mut cx) {
         Some(mesh) => {
             let gateways = mesh.gateways.0.iter().map(|gateway| gateway.at.clone()).collect();
             let only_given =
                 mesh.discover_cluster_cidrs.as_ref().is_some_and(|discover| !discover.value);
-            let places = Places { file: file.path.clone(), gateways, only_given };
+            let places = GatewayPositions { file: file.path.clone(), gateways, only_given };
             (settings(mesh, discovered, &mut cx), places)
         }
         None => Default::default(),
@@ -261,7 +261,7 @@ fn networks(list: &List<String>, cx: &mut Cx<'_>) -> Vec<IpNet> {
 }
 
 /// The choice, where one is made.
-pub(super) fn encrypted_hello(choice: Option<&At<HelloChoice>>) -> Option<EncryptedHello> {
+pub(super) fn encrypted_hello(choice: Option<&Spanned<HelloChoice>>) -> Option<EncryptedHello> {
     choice.map(|choice| match choice.value {
         HelloChoice::Allow => EncryptedHello::Allow,
         HelloChoice::Deny => EncryptedHello::Deny,
@@ -364,7 +364,7 @@ fn groups(
 }
 
 /// A gateway that nothing says anything of: a mistake in files; in a cluster its Service may still come.
-fn no_endpoints(at: &Spot, name: &Host, discovered: &Discovered, cx: &mut Cx<'_>) {
+fn no_endpoints(at: &SourcePosition, name: &Host, discovered: &Discovered, cx: &mut Cx<'_>) {
     if discovered.gateways.is_none() {
         cx.wrong(at, "nothing", "a list of addresses", "the field \"endpoints\" is missing");
     } else {

@@ -2,8 +2,8 @@
 
 mod authorization;
 mod balance;
-mod beyond;
 mod clusters;
+mod common_settings;
 mod compiler;
 mod conditions;
 mod destinations;
@@ -27,6 +27,7 @@ mod pools;
 mod precedence;
 mod providers;
 mod rates;
+mod reachability;
 mod refusals;
 mod registry;
 mod routes;
@@ -34,10 +35,9 @@ mod rule;
 mod server_tls;
 mod services;
 mod traffic;
-mod trials;
 mod unreachable;
-mod wanted;
-mod ways;
+mod validators;
+mod workload_selector;
 mod workloads;
 mod yielding;
 
@@ -61,7 +61,7 @@ use registry::Registry;
 
 use super::{
     Compiled, Discovered, Problems, RawFile,
-    decode::{Report, Spot},
+    decode::{Report, SourcePosition},
     resource::{Meta, Resource, Resources},
     translate::{self, Translated, World},
 };
@@ -86,7 +86,7 @@ pub(super) fn compile(
     let mut resources = Resources::read(others, &mut report);
     let (mesh, places) = mesh::compile(settings, discovered, &mut report);
     let in_cluster = discovered.gateways.is_some();
-    let world = World { mesh: &mesh, in_cluster, trials: trials::TRIALS };
+    let world = World { mesh: &mesh, in_cluster, trials: validators::TRIALS };
     let Translated { shared, listeners } =
         translate::translate(&mut resources, &world, &mut report);
     let mut groups = Groups::from(&mesh);
@@ -235,7 +235,7 @@ impl Compiler<'_> {
                     } else {
                         message
                     };
-                    let at = Spot::root(own.line, "spec").field("hosts");
+                    let at = SourcePosition::root(own.line, "spec").field("hosts");
                     own.cx(self.report).note(super::Severity::Refusal, &at, message).code =
                         Some(code);
                 }

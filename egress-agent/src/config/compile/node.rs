@@ -7,19 +7,19 @@ use std::{
 
 use super::{
     super::{
-        decode::Spot,
+        decode::SourcePosition,
         problem::Severity,
         resource::{Meta, Resource},
         virtual_service::VirtualService,
     },
-    Compiler,
+    Compiler, reachability,
     registry::Registry,
-    ways,
 };
 use crate::{
     policy::{
         Direct, DirectTarget, EgressPolicy, Hop, HostIndex, HttpOutcome, NodeAction, NodePolicy,
-        NodeRoute, OutboundMode, Protocol, RouteSet, ServerProtocol, Service, Target, Weighted,
+        NodeRoute, OutboundMode, Protocol, RouteSet, ServerProtocol, Service, Target,
+        WeightedDestination,
     },
     types::{GatewayPort, OriginalPort, Port},
 };
@@ -28,7 +28,7 @@ use crate::{
 pub(super) type Ports = BTreeMap<OriginalPort, (usize, Hop, Arc<str>)>;
 
 /// A route, and the resource that it is of: `VirtualService default/name`.
-pub(super) type Made = (NodeRoute, Arc<str>);
+pub(super) type NamedRoute = (NodeRoute, Arc<str>);
 
 impl Compiler<'_> {
     /// Ports on which names decide, by Istio's resources.
@@ -59,7 +59,7 @@ impl Compiler<'_> {
         egress: &[Arc<EgressPolicy>],
         mut ports: Ports,
     ) -> NodePolicy {
-        let mut node: Vec<Made> = Vec::new();
+        let mut node: Vec<NamedRoute> = Vec::new();
         self.egress_ports(egress, &mut ports);
         if self.mesh.direct == Direct::Registry {
             let routed = routed(routes);
@@ -139,7 +139,7 @@ impl Compiler<'_> {
                         name(group).unwrap_or_default(),
                         name(other).unwrap_or_default(),
                     );
-                    let at = Spot::root(meta.line, "spec");
+                    let at = SourcePosition::root(meta.line, "spec");
                     let mut cx = meta.cx(self.report);
                     // A route of the Gateway API holds nothing else back. Who asks for its hosts is refused by
                     // the other gateway.
@@ -189,11 +189,11 @@ impl Compiler<'_> {
     }
 
     /// `direct: registry` for a service without a route.
-    fn direct(&mut self, service: &Service, ports: &mut Ports, node: &mut Vec<Made>) {
+    fn direct(&mut self, service: &Service, ports: &mut Ports, node: &mut Vec<NamedRoute>) {
         let Some(entry) = self.entries.named(&service.name) else { return };
         if service.protocol == Protocol::Http {
             if self.mesh.gateways.is_empty() {
-                let at = Spot::root(entry.meta.line, "spec").field("ports");
+                let at = SourcePosition::root(entry.meta.line, "spec").field("ports");
                 let message = format!(
                     "port {} speaks HTTP and needs a gateway to hold it to that, but mesh.yaml names none; it is refused",
                     service.port
@@ -220,7 +220,7 @@ impl Compiler<'_> {
             match service.host.exact() {
                 Some(host) => targets.push(DirectTarget::Name(host.clone())),
                 None => {
-                    let at = Spot::root(entry.meta.line, "spec").field("hosts");
+                    let at = SourcePosition::root(entry.meta.line, "spec").field("hosts");
                     let message = format!(
                         "{} can't be reached directly on port {}: the node can't resolve a wildcard. Route it through a gateway",
                         service.host, service.port
@@ -245,10 +245,10 @@ impl Compiler<'_> {
         registry: &Registry<'_>,
         ports: &Ports,
         taken: &mut BTreeMap<(usize, GatewayPort), Arc<str>>,
-        node: &mut Vec<Made>,
+        node: &mut Vec<NamedRoute>,
     ) {
         for rule in &set.mesh.tcp {
-            let at = Spot::root(meta.line, "spec").field("tcp");
+            let at = SourcePosition::root(meta.line, "spec").field("tcp");
             let Some(Target::Gateway { group, port: gateway_port, hop, owner: _ }) =
                 rule.targets.first().map(|weighted| &weighted.target)
             else {
@@ -297,7 +297,7 @@ impl Compiler<'_> {
                     wanted.iter().flat_map(|m| m.subnets.iter().copied()).collect();
                 let entry = self.entries.named(&service.name);
                 let nets = if subnets.is_empty() {
-                    entry.map(super::entry::Entry::dialled).unwrap_or_default()
+                    entry.map(super::entry::CompiledEntry::dialled).unwrap_or_default()
                 } else {
                     subnets
                 };
@@ -323,7 +323,7 @@ impl Compiler<'_> {
 /// is known by name: as in Istio, whose listener for such a service takes every address. The gateway
 /// resolves the name itself and connects to nothing else, so what DNS answers whom does not matter. Where
 /// there are several, addresses are all that tells them apart.
-fn by_port(node: &mut [Made]) {
+fn by_port(node: &mut [NamedRoute]) {
     let mut named: BTreeMap<OriginalPort, BTreeSet<Option<String>>> = BTreeMap::new();
     for (route, _) in &*node {
         let (Some(port), name) = (route.port, &route.target) else { continue };
@@ -350,7 +350,7 @@ fn by_port(node: &mut [Made]) {
 fn routed(routes: &[Arc<RouteSet>]) -> HashMap<(Protocol, Option<Port>), HostIndex<()>> {
     let mut routed: HashMap<_, HostIndex<()>> = HashMap::new();
     for set in routes {
-        for key in ways::ports(&set.mesh) {
+        for key in reachability::ports(&set.mesh) {
             let hosts = routed.entry(key).or_default();
             set.hosts.iter().for_each(|host| hosts.add(host, ()));
         }
@@ -378,7 +378,7 @@ fn expand(
 
 /// The gateway group of a rule, and the strictest hop of its destinations: `None` without a gateway,
 /// `Some(None)` where any can say that it is refused, or serves it as a sidecar would.
-fn group_of(targets: &[Weighted], direct: Direct) -> Option<Option<(usize, Hop)>> {
+fn group_of(targets: &[WeightedDestination], direct: Direct) -> Option<Option<(usize, Hop)>> {
     let mut found = None;
     let hops = targets.iter().filter_map(|weighted| match weighted.target {
         Target::Gateway { hop, .. } => Some(hop),

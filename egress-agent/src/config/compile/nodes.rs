@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::super::{
-    decode::{At, Cx, nearest},
+    decode::{Cx, Spanned, nearest},
     mesh::MeshNode,
     names,
 };
@@ -106,7 +106,7 @@ pub(super) fn addresses_of(found: &BTreeMap<String, Vec<IpAddr>>) -> HashMap<IpA
 
 /// A SPIFFE ID of the mesh's own trust domain.
 pub(super) fn principal(
-    text: &At<String>,
+    text: &Spanned<String>,
     trust_domain: &TrustDomain,
     cx: &mut Cx<'_>,
 ) -> Option<SpiffeId> {
@@ -130,7 +130,11 @@ pub(super) fn principal(
 }
 
 /// The node of this name.
-pub(super) fn known(name: &At<String>, nodes: &[Arc<Node>], cx: &mut Cx<'_>) -> Option<Arc<str>> {
+pub(super) fn known(
+    name: &Spanned<String>,
+    nodes: &[Arc<Node>],
+    cx: &mut Cx<'_>,
+) -> Option<Arc<str>> {
     if let Some(node) = nodes.iter().find(|node| *node.name == name.value) {
         return Some(Arc::clone(&node.name));
     }
@@ -171,7 +175,7 @@ pub(super) fn unspoken(mesh: &MeshConfig) -> Option<String> {
 
 /// The service account, in the characters that an identity has.
 pub(super) fn service_account(
-    text: Option<&At<String>>,
+    text: Option<&Spanned<String>>,
     namespace: &str,
     cx: &mut Cx<'_>,
 ) -> Arc<str> {

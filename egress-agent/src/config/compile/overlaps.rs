@@ -10,16 +10,16 @@ use crate::{policy::Exported, types::Namespace};
 #[derive(Debug, Default)]
 pub(super) struct Declared {
     /// Those that all see.
-    to_all: Firsts,
+    to_all: FirstByNamespace,
     /// Those that are exported to namespaces, by these.
-    seen: HashMap<Namespace, Seen>,
+    seen: HashMap<Namespace, ExportedTo>,
     /// By a namespace that is not their own: those that are exported to namespaces.
-    abroad: Firsts,
+    abroad: FirstByNamespace,
 }
 
 /// What a namespace sees of those that are exported to namespaces.
 #[derive(Debug, Default)]
-struct Seen {
+struct ExportedTo {
     /// The first of its own.
     own: Option<usize>,
     /// The first of another namespace.
@@ -28,13 +28,13 @@ struct Seen {
 
 /// The first of all, and the first of another namespace than that one's.
 #[derive(Debug, Default)]
-struct Firsts {
+struct FirstByNamespace {
     by_namespace: HashMap<Namespace, usize>,
     first: Option<(Namespace, usize)>,
     second: Option<usize>,
 }
 
-impl Firsts {
+impl FirstByNamespace {
     fn add(&mut self, namespace: &Namespace, item: usize) {
         self.by_namespace.entry(namespace.clone()).or_insert(item);
         match &self.first {

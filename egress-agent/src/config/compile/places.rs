@@ -3,25 +3,25 @@
 use std::sync::Arc;
 
 use super::super::{
-    decode::Spot,
+    decode::SourcePosition,
     resource::{Meta, Resources},
 };
-use crate::policy::{Place, Places};
+use crate::policy::{ResourcePath, ResourceStarts};
 
 /// The place of a field.
-pub(super) fn at(meta: &Meta, spot: &Spot) -> Place {
-    Place { field: spot.path.to_string().into(), line: spot.line, ..whole(meta) }
+pub(super) fn at(meta: &Meta, spot: &SourcePosition) -> ResourcePath {
+    ResourcePath { field: spot.path.to_string().into(), line: spot.line, ..whole(meta) }
 }
 
 /// The place of a resource.
-fn whole(meta: &Meta) -> Place {
+fn whole(meta: &Meta) -> ResourcePath {
     let Meta { file, label, line, name: _, namespace: _, created: _, annotations: _ } = meta;
     let (resource, file) = (Arc::from(label.as_str()), Arc::from(&**file));
-    Place { resource, field: Box::default(), file, line: *line }
+    ResourcePath { resource, field: Box::default(), file, line: *line }
 }
 
 /// The places of all resources.
-pub(super) fn all(resources: &Resources) -> Places {
+pub(super) fn all(resources: &Resources) -> ResourceStarts {
     let entries = resources.entries.iter().map(|entry| &entry.meta);
     let gateways = resources.gateways.iter().map(|gateway| &gateway.meta);
     let rules = resources.rules.iter().map(|rule| &rule.meta);

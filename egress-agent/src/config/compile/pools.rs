@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{
     super::{
-        decode::{At, Cx},
+        decode::{Cx, Spanned},
         destination_rule::{
             ConnectionPoolSettings, H2Upgrade, HttpPool, OutlierSettings,
             RetryBudget as RetryBudgetMirror, TcpPool,
@@ -21,7 +21,7 @@ pub(super) fn connection_pool_of(
 ) -> (ConnectionPool, Option<HttpVersion>) {
     let mut pool = ConnectionPool::default();
     let mut version = None;
-    let not_zero = |limit: &Option<At<u32>>, cx: &mut Cx<'_>| {
+    let not_zero = |limit: &Option<Spanned<u32>>, cx: &mut Cx<'_>| {
         let limit = limit.as_ref()?;
         if limit.value == 0 {
             cx.wrong(&limit.at, "0", "a number above 0", "this would refuse everything");

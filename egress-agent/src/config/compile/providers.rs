@@ -8,24 +8,25 @@ use egress_ebpf::reason::Reason;
 
 use super::{
     Compiler, egress_addresses,
-    entry::{Entry, with_names},
+    entry::{CompiledEntry, with_names},
     fits,
     precedence::{Merged, most_specific},
     rule::Rule,
     traffic::TlsWish,
-    wanted::{Traffic, Wanted},
+    workload_selector::{Traffic, WorkloadSelector},
 };
 use crate::{
     policy::{
-        ClientTls, ClientTlsMode, Clients, Cluster, ClusterLocality, Destination, EgressAddresses,
-        HostPattern, Kept, LoadBalancer, LocalitySetting, Protocol, Provider, Reached, Refusal,
+        ClientTls, ClientTlsMode, Clients, Cluster, ClusterHandles, ClusterLocality, Destination,
+        EgressAddresses, HostPattern, LoadBalancer, LocalitySetting, Protocol, Provider, Refusal,
+        VisibleDestination,
     },
     types::{Labels, Namespace, Port},
 };
 
 impl Compiler<'_> {
     /// Everything that declares the host and port, whoever sees it.
-    pub(super) fn destination(&mut self, wanted: &Wanted) -> Arc<Destination> {
+    pub(super) fn destination(&mut self, wanted: &WorkloadSelector) -> Arc<Destination> {
         if let Some(known) = self.destinations.get(wanted) {
             return Arc::clone(known);
         }
@@ -64,7 +65,7 @@ impl Compiler<'_> {
             Protocol::Tls => Traffic::Tls,
             Protocol::Tcp => Traffic::Tcp,
         };
-        let wanted = Wanted { host: host.clone(), port, subset: String::new(), traffic };
+        let wanted = WorkloadSelector { host: host.clone(), port, subset: String::new(), traffic };
         let provider = self.provider(entry, host.clone(), &wanted)?;
         let cluster = Arc::clone(&provider.others.cluster);
         Some((cluster, Arc::new(Destination { providers: vec![provider] })))
@@ -74,8 +75,8 @@ impl Compiler<'_> {
     /// gateway starts TLS it verifies the certificate, with what a destination rule says besides.
     pub(super) fn policy_destination(
         &mut self,
-        entry: &Entry,
-        wanted: &Wanted,
+        entry: &CompiledEntry,
+        wanted: &WorkloadSelector,
         originate: bool,
     ) -> Option<Arc<Destination>> {
         let mut provider = self.provided(entry, wanted.host.clone(), wanted)?;
@@ -100,13 +101,23 @@ impl Compiler<'_> {
     }
 
     /// One entry's part of a destination.
-    fn provider(&mut self, index: usize, host: HostPattern, wanted: &Wanted) -> Option<Provider> {
+    fn provider(
+        &mut self,
+        index: usize,
+        host: HostPattern,
+        wanted: &WorkloadSelector,
+    ) -> Option<Provider> {
         let provider = self.provided(self.entries.get(index)?, host, wanted)?;
         Some(self.share(provider))
     }
 
     /// The same before its clusters are shared.
-    fn provided(&self, entry: &Entry, host: HostPattern, wanted: &Wanted) -> Option<Provider> {
+    fn provided(
+        &self,
+        entry: &CompiledEntry,
+        host: HostPattern,
+        wanted: &WorkloadSelector,
+    ) -> Option<Provider> {
         entry.port(wanted.port)?;
         let rules = self.rules.meeting(&wanted.host);
         let rules = Relevant {
@@ -161,7 +172,7 @@ impl Compiler<'_> {
     }
 
     /// The same with one cluster for all that are equal.
-    fn shared(&mut self, reached: Reached) -> Reached {
+    fn shared(&mut self, reached: VisibleDestination) -> VisibleDestination {
         let all = self.clusters.entry(reached.cluster.name.clone()).or_default();
         let cluster = match all.iter().find(|known| **known == reached.cluster) {
             Some(known) => Arc::clone(known),
@@ -170,19 +181,19 @@ impl Compiler<'_> {
                 reached.cluster
             }
         };
-        Reached { cluster, ..reached }
+        VisibleDestination { cluster, ..reached }
     }
 
     /// How clients of a namespace reach a host and port of an entry.
     fn reached(
         &self,
-        entry: &Entry,
+        entry: &CompiledEntry,
         rules: &Relevant<'_>,
-        wanted: &Wanted,
+        wanted: &WorkloadSelector,
         client: Option<&Namespace>,
         selected: Option<&Labels>,
-    ) -> Option<Reached> {
-        let Wanted { host, port, subset, traffic } = wanted;
+    ) -> Option<VisibleDestination> {
+        let WorkloadSelector { host, port, subset, traffic } = wanted;
         let service = entry.port(*port)?;
         let rules = &Relevant {
             all: Vec::new(),
@@ -264,16 +275,16 @@ impl Compiler<'_> {
             outlier,
             rate: entry.rate.clone(),
             name: wanted.cluster_name(),
-            kept: Kept::default(),
+            kept: ClusterHandles::default(),
         });
         let rules = chosen.iter().map(|rule| rule.meta.label.as_str().into()).collect();
-        Some(Reached { cluster, rules, refusals })
+        Some(VisibleDestination { cluster, rules, refusals })
     }
 
     /// Which endpoints are preferred for where they are; nothing where none differs.
     fn locality(
         &self,
-        entry: &Entry,
+        entry: &CompiledEntry,
         labels: &Labels,
         own: Option<Option<LocalitySetting>>,
         ejects: bool,
@@ -331,14 +342,14 @@ impl Compiler<'_> {
     /// Rules that ask for TLS to this destination, although what counts says nothing about it.
     fn missed(
         &self,
-        entry: &Entry,
+        entry: &CompiledEntry,
         asking: &[&Rule],
         chosen: &[&Rule],
         merged: &Merged<'_>,
-        wanted: &Wanted,
+        wanted: &WorkloadSelector,
         client: Option<&Namespace>,
     ) -> Vec<Refusal> {
-        let Wanted { host, port, subset: _, traffic: _ } = wanted;
+        let WorkloadSelector { host, port, subset: _, traffic: _ } = wanted;
         let (service, root) = (&entry.meta.namespace, &self.mesh.root_namespace);
         let mut refusals = Vec::new();
         for rule in asking {

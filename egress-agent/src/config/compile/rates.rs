@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::super::{
     annotations::{Annotations, RATE_LIMIT},
-    decode::{At, Cx},
+    decode::{Cx, Spanned},
     egress_policy::EgressProtocol,
     rate_limit::{RateLimit as Mirror, RateOf},
 };
@@ -58,7 +58,7 @@ fn rate(RateOf { at: _, per_second, burst }: &RateOf, cx: &mut Cx<'_>) -> Option
     Some(Rate { per_second, burst })
 }
 
-fn number(given: &At<u32>, cx: &mut Cx<'_>) -> u32 {
+fn number(given: &Spanned<u32>, cx: &mut Cx<'_>) -> u32 {
     if !(1..=MAX_RATE).contains(&given.value) {
         let expected = format!("1 to {MAX_RATE}");
         let message =

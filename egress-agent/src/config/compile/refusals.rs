@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::super::{
-    decode::{At, Cx},
+    decode::{Cx, Spanned},
     mesh::Refusals,
 };
 
@@ -19,7 +19,7 @@ pub(super) fn note(refusals: &Refusals, cx: &mut Cx<'_>) -> Option<Arc<str>> {
     (!lines.is_empty()).then(|| lines.into())
 }
 
-fn checked<'a>(message: &'a At<String>, cx: &mut Cx<'_>) -> Option<&'a str> {
+fn checked<'a>(message: &'a Spanned<String>, cx: &mut Cx<'_>) -> Option<&'a str> {
     let text = message.value.trim();
     if text.len() > LONGEST || text.chars().any(char::is_control) {
         let expected = format!("one line of at most {LONGEST} bytes");
@@ -30,7 +30,7 @@ fn checked<'a>(message: &'a At<String>, cx: &mut Cx<'_>) -> Option<&'a str> {
     (!text.is_empty()).then_some(text)
 }
 
-fn url<'a>(link: &'a At<String>, cx: &mut Cx<'_>) -> Option<&'a str> {
+fn url<'a>(link: &'a Spanned<String>, cx: &mut Cx<'_>) -> Option<&'a str> {
     let text = link.value.as_str();
     let visible = text.bytes().all(|byte| byte.is_ascii_graphic());
     let known = ["https://", "http://"].iter().any(|scheme| text.starts_with(scheme));

@@ -4,7 +4,7 @@ use std::{collections::HashSet, rc::Rc, sync::Arc};
 
 use super::{
     super::{
-        decode::{At, Cx, Dict, List, Spot},
+        decode::{Cx, Dict, List, SourcePosition, Spanned},
         names,
         resource::{Meta, Resource},
         virtual_service::{
@@ -13,12 +13,12 @@ use super::{
         },
     },
     Compiler, places,
-    wanted::Traffic,
+    workload_selector::Traffic,
 };
 use crate::{
     policy::{
         HostIndex, HostPattern, HttpAction, RouteSet, SourceMatch, StageRules, TcpMatch, TcpRule,
-        TlsMatch, TlsRule, Weighted,
+        TlsMatch, TlsRule, WeightedDestination,
     },
     types::{Namespace, Port},
 };
@@ -225,12 +225,12 @@ impl Compiler<'_> {
     fn targets(
         &mut self,
         route: &[TcpDestination],
-        at: &Spot,
+        at: &SourcePosition,
         stage: &Stage,
         port: Option<Port>,
         traffic: Traffic,
         scope: &Scope<'_>,
-    ) -> Vec<Weighted> {
+    ) -> Vec<WeightedDestination> {
         let weights: Vec<_> = route.iter().map(|to| to.weight.as_ref()).collect();
         let weights = shares(&weights, at, &mut scope.meta.cx(self.report));
         let action = Arc::<HttpAction>::default();
@@ -238,7 +238,7 @@ impl Compiler<'_> {
         for (to, weight) in route.iter().zip(weights) {
             let Some(destination) = &to.destination else { continue };
             let target = self.target(destination, stage, port, traffic, scope);
-            targets.push(Weighted { weight, target, action: Arc::clone(&action) });
+            targets.push(WeightedDestination { weight, target, action: Arc::clone(&action) });
         }
         targets
     }
@@ -251,13 +251,19 @@ pub(super) fn in_stage(gateways: &List<String>, stage: &Stage, scope: &Scope<'_>
 }
 
 /// The port of all matches, if it is one.
-pub(super) fn only_port<'a>(mut ports: impl Iterator<Item = Option<&'a At<Port>>>) -> Option<Port> {
+pub(super) fn only_port<'a>(
+    mut ports: impl Iterator<Item = Option<&'a Spanned<Port>>>,
+) -> Option<Port> {
     let first = ports.next()??.value;
     ports.all(|port| port.is_some_and(|port| port.value == first)).then_some(first)
 }
 
 /// Weights as they count: a single destination gets everything.
-pub(super) fn shares(weights: &[Option<&At<u32>>], at: &Spot, cx: &mut Cx<'_>) -> Vec<u32> {
+pub(super) fn shares(
+    weights: &[Option<&Spanned<u32>>],
+    at: &SourcePosition,
+    cx: &mut Cx<'_>,
+) -> Vec<u32> {
     if let [_] = weights {
         return vec![1];
     }
@@ -269,7 +275,10 @@ pub(super) fn shares(weights: &[Option<&At<u32>>], at: &Spot, cx: &mut Cx<'_>) -
     shares
 }
 
-pub(super) fn source(labels: &Dict<At<String>>, namespace: Option<&At<String>>) -> SourceMatch {
+pub(super) fn source(
+    labels: &Dict<Spanned<String>>,
+    namespace: Option<&Spanned<String>>,
+) -> SourceMatch {
     SourceMatch {
         labels: names::labels(labels),
         namespace: namespace.map(|n| Namespace(n.value.as_str().into())),

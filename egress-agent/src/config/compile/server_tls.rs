@@ -3,19 +3,19 @@
 use std::{path::PathBuf, sync::Arc};
 
 use super::super::{
-    decode::{At, Cx, List, Spot, nearest},
+    decode::{Cx, List, SourcePosition, Spanned, nearest},
     gateway::{ServerMode, ServerTls as Mirror, TlsProtocol},
 };
 use super::mesh::encrypted_hello;
 use crate::policy::{
-    CipherSuite, CredentialFiles, CredentialSource, Inside, MeshConfig, Protocol, ServerProtocol,
-    ServerTls, ServerTlsMode, TlsVersion,
+    CipherSuite, CredentialFiles, CredentialSource, InnerProtocol, MeshConfig, Protocol,
+    ServerProtocol, ServerTls, ServerTlsMode, TlsVersion,
 };
 
 /// What the server does with TLS.
 pub(super) fn compile(
     kind: Protocol,
-    inside: Inside,
+    inside: InnerProtocol,
     tls: &Mirror,
     mesh: &MeshConfig,
     cx: &mut Cx<'_>,
@@ -96,7 +96,7 @@ pub(super) fn compile(
 }
 
 /// Every field that names a file or a credential.
-fn own_files(tls: &Mirror) -> [Option<&At<String>>; 7] {
+fn own_files(tls: &Mirror) -> [Option<&Spanned<String>>; 7] {
     let listed = tls.tls_certificates.0.first();
     [
         tls.credential_names.first(),
@@ -144,7 +144,7 @@ fn one_form(tls: &Mirror, cx: &mut Cx<'_>) -> Option<()> {
 }
 
 /// Those that `credentialName` or `credentialNames` name.
-fn named(names: &[&At<String>], tls: &Mirror, cx: &mut Cx<'_>) -> Option<Sources> {
+fn named(names: &[&Spanned<String>], tls: &Mirror, cx: &mut Cx<'_>) -> Option<Sources> {
     let listed = tls.tls_certificates.0.first();
     let others = [
         tls.server_certificate.as_ref().or(listed.and_then(|one| one.server_certificate.as_ref())),
@@ -188,14 +188,15 @@ fn in_files(mode: &ServerTlsMode, tls: &Mirror, cx: &mut Cx<'_>) -> Option<Sourc
     if pairs.is_empty() {
         pairs.push((&tls.at, &tls.server_certificate, &tls.private_key));
     }
-    let mut required = |spot: &Spot, file: Option<&At<String>>, field: &'static str, what: &str| {
-        let given = file.filter(|file| !file.value.is_empty());
-        if given.is_none() {
-            let message = format!("mode {mode} needs {what}");
-            cx.wrong(&spot.field(field), "nothing", "a file, or credentialName", message);
-        }
-        given.map(|file| PathBuf::from(&file.value))
-    };
+    let mut required =
+        |spot: &SourcePosition, file: Option<&Spanned<String>>, field: &'static str, what: &str| {
+            let given = file.filter(|file| !file.value.is_empty());
+            if given.is_none() {
+                let message = format!("mode {mode} needs {what}");
+                cx.wrong(&spot.field(field), "nothing", "a file, or credentialName", message);
+            }
+            given.map(|file| PathBuf::from(&file.value))
+        };
     let mut files = Vec::new();
     for (spot, certificate, key) in pairs {
         let what = "the server's certificate";

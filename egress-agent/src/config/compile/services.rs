@@ -3,14 +3,14 @@
 use std::collections::HashSet;
 
 use super::super::{
-    decode::{At, Cx, nearest},
+    decode::{Cx, Spanned, nearest},
     names,
     resource::Resource,
     service_entry::{Location, Resolution, ServiceEndpoint, ServiceEntry, ServicePort},
 };
 use super::{
     Compiler,
-    entry::{Entry, EntryEndpoint, EntryPort},
+    entry::{CompiledEntry, EntryEndpoint, EntryPort},
     rates,
 };
 use crate::{
@@ -20,7 +20,7 @@ use crate::{
 
 impl Compiler<'_> {
     /// Reads a service entry; without a host there is nothing to register.
-    pub(super) fn entry(&mut self, resource: &Resource<ServiceEntry>) -> Option<Entry> {
+    pub(super) fn entry(&mut self, resource: &Resource<ServiceEntry>) -> Option<CompiledEntry> {
         let Resource { meta, spec } = resource;
         let mut cx = meta.cx(self.report);
         let ServiceEntry {
@@ -127,7 +127,7 @@ impl Compiler<'_> {
         let spoken: Vec<_> = ports.iter().map(|port| port.protocol).collect();
         let rate = rates::annotated(&meta.annotations, &meta.label, &spoken, &mut cx);
         let hosts: Vec<_> = hosts.into_iter().map(|(host, _)| host).collect();
-        (!hosts.is_empty()).then(|| Entry {
+        (!hosts.is_empty()).then(|| CompiledEntry {
             broken: told || ports.len() != given,
             rate,
             exported: names::exported(export_to, &meta.namespace, true, &mut cx),
@@ -142,7 +142,10 @@ impl Compiler<'_> {
     }
 }
 
-fn entry_hosts<'a>(hosts: &'a [At<String>], cx: &mut Cx<'_>) -> Vec<(HostPattern, &'a At<String>)> {
+fn entry_hosts<'a>(
+    hosts: &'a [Spanned<String>],
+    cx: &mut Cx<'_>,
+) -> Vec<(HostPattern, &'a Spanned<String>)> {
     let mut read = Vec::new();
     let mut seen = HashSet::new();
     for text in hosts {
@@ -220,7 +223,7 @@ fn endpoint(
 
 /// What a declared protocol means here.
 pub(super) fn protocol(
-    text: Option<&At<String>>,
+    text: Option<&Spanned<String>>,
     cx: &mut Cx<'_>,
 ) -> Option<(Protocol, HttpVersion)> {
     const KNOWN: [&str; 6] = ["HTTP", "HTTP2", "GRPC", "HTTPS", "TLS", "TCP"];

@@ -3,7 +3,7 @@
 use std::{path::PathBuf, sync::Arc};
 
 use super::super::{
-    decode::{At, Cx},
+    decode::{Cx, Spanned},
     destination_rule::{
         ClientMode, ClientTlsSettings, ConnectionPoolSettings, OutlierSettings, PortPolicy,
         TrafficPolicy,
@@ -14,7 +14,7 @@ use super::super::{
 };
 use super::{
     balance::{Balancing, balancing_of},
-    beyond::{Beyond, Credential, beyond},
+    common_settings::{CommonSettings, Credential, beyond},
     pools::{connection_pool_of, outlier_detection_of},
     server_tls::is_name,
 };
@@ -44,7 +44,7 @@ pub(super) struct Settings {
     /// Towards gateways' services. `Some(None)` is `DISABLE`.
     pub(super) tunnel: Option<Option<Tunnel>>,
     /// What holds on every port.
-    pub(super) beyond: Beyond,
+    pub(super) beyond: CommonSettings,
 }
 
 /// What a rule says about TLS towards a service of the registry.
@@ -88,7 +88,7 @@ impl Policy {
         let all =
             self.ports.iter_mut().map(|(_, own)| own).chain(std::iter::once(&mut self.settings));
         let mut found = false;
-        for Beyond { connect, refused, .. } in all.map(|settings| &mut settings.beyond) {
+        for CommonSettings { connect, refused, .. } in all.map(|settings| &mut settings.beyond) {
             let Some(target) = connect else { continue };
             found = true;
             match &credential.refused {
@@ -211,7 +211,8 @@ fn tunnel(settings: &ClientTlsSettings, cx: &mut Cx<'_>) -> Option<Tunnel> {
             CredentialSource::Own
         }
         ClientMode::Mutual => {
-            let path = |file: &Option<At<String>>| file.as_ref().map(|f| PathBuf::from(&f.value));
+            let path =
+                |file: &Option<Spanned<String>>| file.as_ref().map(|f| PathBuf::from(&f.value));
             let names = ["clientCertificate", "privateKey", "caCertificates"];
             let missing = files.into_iter().zip(names).find(|(file, _)| file.is_none());
             if let Some((_, field)) = missing {
@@ -250,7 +251,7 @@ fn client_tls(settings: &ClientTlsSettings, code: &'static str, cx: &mut Cx<'_>)
     if let Some(why) = unavailable {
         return TlsWish::Unavailable((&**why).into());
     }
-    let path = |file: &Option<At<String>>| file.as_ref().map(|f| PathBuf::from(&f.value));
+    let path = |file: &Option<Spanned<String>>| file.as_ref().map(|f| PathBuf::from(&f.value));
     let mode_at = mode.as_ref().map_or(at, |mode| &mode.at);
     let mode = match mode.as_ref().map_or(ClientMode::Disable, |mode| mode.value) {
         ClientMode::Disable => return TlsWish::Disable,

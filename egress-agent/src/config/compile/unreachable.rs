@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::{
     super::{
-        decode::{At, Cx, Dict, List, Spot},
+        decode::{Cx, Dict, List, SourcePosition, Spanned},
         gateway::Gateway,
         names,
         resource::Resource,
@@ -84,7 +84,7 @@ impl Compiler<'_> {
             }
         }
         for entry in self.entries.iter() {
-            let at = Spot::root(entry.meta.line, "spec").field("hosts");
+            let at = SourcePosition::root(entry.meta.line, "spec").field("hosts");
             let is_routed = |host: &&HostPattern| {
                 let routed_port = |port: &EntryPort| routed.meets(host, port.number);
                 // Ports with errors are reported already.
@@ -209,14 +209,14 @@ enum Stages {
 
 /// What a match of any kind of rule says of ports and stages.
 struct Match<'s> {
-    port: Option<&'s At<Port>>,
+    port: Option<&'s Spanned<Port>>,
     gateways: &'s List<String>,
 }
 
 impl Match<'_> {
     /// Whether it is for these stages, within those of its virtual service.
     fn is_for(&self, spec: &VirtualService, stages: Stages) -> bool {
-        let is_mesh = |name: &At<String>| name.value == "mesh";
+        let is_mesh = |name: &Spanned<String>| name.value == "mesh";
         let own = if self.gateways.is_empty() { &spec.gateways } else { self.gateways };
         match stages {
             Stages::Mesh => own.is_empty() || own.iter().any(is_mesh),
@@ -265,9 +265,9 @@ fn sources(spec: &VirtualService, workloads: &Workloads<'_>, cx: &mut Cx<'_>) {
 }
 
 fn nobody(
-    at: &Spot,
-    labels: &Dict<At<String>>,
-    namespace: Option<&At<String>>,
+    at: &SourcePosition,
+    labels: &Dict<Spanned<String>>,
+    namespace: Option<&Spanned<String>>,
     workloads: &Workloads<'_>,
     cx: &mut Cx<'_>,
 ) {
@@ -284,7 +284,7 @@ fn nobody(
 }
 
 /// Hosts that routes lead to, besides their own, with the port; without one any.
-fn destinations(spec: &VirtualService) -> impl Iterator<Item = (&At<String>, Option<Port>)> {
+fn destinations(spec: &VirtualService) -> impl Iterator<Item = (&Spanned<String>, Option<Port>)> {
     let http = spec.http.0.iter().flat_map(|rule| &rule.route.0);
     let http = http.filter_map(|to| to.destination.as_ref());
     let tls = spec.tls.0.iter().flat_map(|rule| &rule.route.0);
@@ -314,7 +314,7 @@ pub(super) fn leads_to_one_host(spec: &VirtualService, namespace: &Namespace) ->
 }
 
 /// `None` where it is invalid, which the compiler reports.
-pub(super) fn pattern(text: &At<String>, namespace: &Namespace) -> Option<HostPattern> {
+pub(super) fn pattern(text: &Spanned<String>, namespace: &Namespace) -> Option<HostPattern> {
     HostPattern::parse(&names::expand(&text.value, namespace)).ok()
 }
 

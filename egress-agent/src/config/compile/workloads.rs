@@ -9,7 +9,7 @@ use std::{
 
 use super::{
     super::{
-        decode::{At, Cx, Spot},
+        decode::{Cx, SourcePosition, Spanned},
         mesh::{Enforcing, MeshOverride, MeshWorkload},
         names,
     },
@@ -35,13 +35,13 @@ pub(super) fn workloads(
     nodes: &[Arc<Node>],
     cx: &mut Cx<'_>,
 ) -> Vec<Arc<Workload>> {
-    let mut claims = Claims::default();
+    let mut claims = AddressOwners::default();
     named.iter().filter_map(|one| workload(one, nodes, &mut claims, cx)).map(Arc::new).collect()
 }
 
 /// What workloads say is theirs, and whose it is.
 #[derive(Default)]
-struct Claims {
+struct AddressOwners {
     cgroups: BTreeMap<PathBuf, String>,
     interfaces: BTreeMap<String, String>,
 }
@@ -49,7 +49,7 @@ struct Claims {
 fn workload(
     workload: &MeshWorkload,
     nodes: &[Arc<Node>],
-    claims: &mut Claims,
+    claims: &mut AddressOwners,
     cx: &mut Cx<'_>,
 ) -> Option<Workload> {
     let MeshWorkload {
@@ -98,7 +98,7 @@ fn claim<K: Ord + Clone>(
     key: &K,
     who: &str,
     what: &str,
-    text: &At<String>,
+    text: &Spanned<String>,
     cx: &mut Cx<'_>,
 ) -> bool {
     let Some(owner) = claims.get(key) else {
@@ -116,7 +116,7 @@ fn claim<K: Ord + Clone>(
 }
 
 /// A path below the cgroup2 mount, in one spelling.
-fn cgroup(text: &At<String>, cx: &mut Cx<'_>) -> Option<PathBuf> {
+fn cgroup(text: &Spanned<String>, cx: &mut Cx<'_>) -> Option<PathBuf> {
     let path = Path::new(&text.value);
     let message = if !path.is_absolute() {
         "not a path from the cgroup2 mount down"
@@ -136,7 +136,7 @@ fn cgroup(text: &At<String>, cx: &mut Cx<'_>) -> Option<PathBuf> {
 }
 
 /// Whether Linux would take it as an interface's name (`dev_valid_name`, net/core/dev.c).
-fn interface_name(text: &At<String>, cx: &mut Cx<'_>) -> bool {
+fn interface_name(text: &Spanned<String>, cx: &mut Cx<'_>) -> bool {
     let name = &text.value;
     let fits = !name.is_empty() && name.len() <= MAX_INTERFACE && name != "." && name != "..";
     if fits && !name.contains(|c: char| c == '/' || c == ':' || c.is_whitespace()) {
@@ -149,8 +149,8 @@ fn interface_name(text: &At<String>, cx: &mut Cx<'_>) -> bool {
 
 /// `enforcement` or a set's `mode`, and `redirect` beside it; audit is never silent.
 pub(super) fn mode(
-    mode: Option<&At<Enforcing>>,
-    redirect: Option<&At<bool>>,
+    mode: Option<&Spanned<Enforcing>>,
+    redirect: Option<&Spanned<bool>>,
     what: &str,
     cx: &mut Cx<'_>,
 ) -> Enforcement {
@@ -225,9 +225,9 @@ pub(super) fn overrides(
 /// A set has to say who is in it, and all of it has to be understood: a condition that is
 /// misspelt would be none.
 fn check_selector(
-    namespaces: Option<&[At<String>]>,
+    namespaces: Option<&[Spanned<String>]>,
     selector: &Selector,
-    at: &Spot,
+    at: &SourcePosition,
     cx: &mut Cx<'_>,
 ) -> bool {
     if cx.has_told(&format!("{}[", at.path)) {
@@ -245,7 +245,7 @@ fn check_selector(
 }
 
 /// Whether a set can be called so; `taken` are the names of others.
-pub(super) fn set_name(name: &At<String>, taken: &[&str], cx: &mut Cx<'_>) -> bool {
+pub(super) fn set_name(name: &Spanned<String>, taken: &[&str], cx: &mut Cx<'_>) -> bool {
     let text = name.value.as_str();
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     let found = format!("{text:?}");

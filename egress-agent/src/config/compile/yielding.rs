@@ -8,7 +8,10 @@ use std::{
 };
 
 use super::{
-    super::{decode::Spot, problem::Severity, resource::Resource, virtual_service::VirtualService},
+    super::{
+        decode::SourcePosition, problem::Severity, resource::Resource,
+        virtual_service::VirtualService,
+    },
     Compiler,
     node::Ports,
 };
@@ -46,7 +49,7 @@ impl Compiler<'_> {
                     "the gateway's port {port} is used by {by}, and raw TCP is distinguished by the gateway's port \
                      alone: the route has no effect, and its services are refused. Give it a port of its own"
                 );
-                let at = Spot::root(resource.meta.line, "spec").field("rules");
+                let at = SourcePosition::root(resource.meta.line, "spec").field("rules");
                 resource.meta.cx(self.report).note(Severity::Refusal, &at, message);
                 Arc::make_mut(set).mesh.tcp.clear();
             }

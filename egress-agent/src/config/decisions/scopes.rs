@@ -122,7 +122,7 @@ fn what_a_rule_means_follows_from_what_its_host_is() {
         let source = gateway.source("10.0.1.2");
         let answer = gateway.0.http(&crate::policy::HttpRequest {
             source: &source,
-            entry: crate::policy::Entry::Tunnel,
+            entry: crate::policy::EntryPoint::Tunnel,
             port: crate::config::testing::original(80),
             host: &crate::types::Host::parse(host).unwrap(),
             authority: host,

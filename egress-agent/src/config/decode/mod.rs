@@ -24,7 +24,7 @@ use crate::policy::CredentialUse;
 
 /// Where a value stands.
 #[derive(Clone, Debug)]
-pub(super) struct Spot {
+pub(super) struct SourcePosition {
     /// Line, counted from 1.
     pub(super) line: u64,
     /// The way from the resource's root.
@@ -45,7 +45,7 @@ enum Step {
     Index(usize),
 }
 
-impl Spot {
+impl SourcePosition {
     /// The root of a resource, or the field `name` there.
     pub(super) fn root(line: u64, name: &'static str) -> Self {
         Self { line, path: Rc::new(Path { parent: None, step: Step::Field(name) }) }
@@ -83,11 +83,11 @@ impl fmt::Display for Path {
 
 /// A value and where it stands.
 #[derive(Clone, Debug)]
-pub(super) struct At<T> {
+pub(super) struct Spanned<T> {
     /// The value.
     pub(super) value: T,
     /// Where it stands.
-    pub(super) at: Spot,
+    pub(super) at: SourcePosition,
 }
 
 /// What is found where something is missing.
@@ -182,7 +182,7 @@ impl Cx<'_> {
     pub(super) fn note(
         &mut self,
         severity: Severity,
-        at: &Spot,
+        at: &SourcePosition,
         message: impl Into<String>,
     ) -> &mut Problem {
         let mut problem = Problem::new(severity, self.file, message).line(at.line);
@@ -195,7 +195,7 @@ impl Cx<'_> {
     }
 
     /// Refuses a field of the mapping at `within` that isn't supported.
-    pub(super) fn unsupported(&mut self, bad: &Unsupported, within: &Spot, at: &Spot) {
+    pub(super) fn unsupported(&mut self, bad: &Unsupported, within: &SourcePosition, at: &SourcePosition) {
         let message = format!("not supported: {}", bad.why);
         self.report.fatal |= bad.severity == Severity::Error;
         self.note(bad.severity, at, message);
@@ -205,20 +205,28 @@ impl Cx<'_> {
     }
 
     /// An error that forbids a snapshot.
-    pub(super) fn error(&mut self, at: &Spot, message: impl Into<String>) -> &mut Problem {
+    pub(super) fn error(
+        &mut self,
+        at: &SourcePosition,
+        message: impl Into<String>,
+    ) -> &mut Problem {
         self.report.fatal = true;
         self.note(Severity::Error, at, message)
     }
 
     /// An error that the snapshot answers with a refusal: a reference to what doesn't exist.
-    pub(super) fn dangling(&mut self, at: &Spot, message: impl Into<String>) -> &mut Problem {
+    pub(super) fn dangling(
+        &mut self,
+        at: &SourcePosition,
+        message: impl Into<String>,
+    ) -> &mut Problem {
         let problem = self.note(Severity::Refusal, at, message);
         problem.code = Some("IST0101");
         problem
     }
 
     /// A warning.
-    pub(super) fn warn(&mut self, at: &Spot, message: impl Into<String>) -> &mut Problem {
+    pub(super) fn warn(&mut self, at: &SourcePosition, message: impl Into<String>) -> &mut Problem {
         self.note(Severity::Warning, at, message)
     }
 
@@ -231,7 +239,7 @@ impl Cx<'_> {
     /// An error about a value of the wrong type or form.
     pub(super) fn wrong(
         &mut self,
-        at: &Spot,
+        at: &SourcePosition,
         found: impl Into<String>,
         expected: impl Into<String>,
         message: impl Into<String>,
@@ -253,7 +261,7 @@ pub(super) trait Field: Sized {
     /// The value where the field is absent or null.
     fn absent() -> Self;
     /// Decodes what is there; `None` after noting why it can't.
-    fn decode(node: &Node, at: &Spot, cx: &mut Cx<'_>) -> Option<Self>;
+    fn decode(node: &Node, at: &SourcePosition, cx: &mut Cx<'_>) -> Option<Self>;
 }
 
 /// The documentation of a record, for the reference.

@@ -1,6 +1,6 @@
 //! The macros that declare mirrors, and what their decoders stand on.
 
-use super::{Cx, Field, NOTHING, RecordDoc, Severity, Spot, Step, Unsupported};
+use super::{Cx, Field, NOTHING, RecordDoc, Severity, SourcePosition, Step, Unsupported};
 use crate::config::yaml::{Node, Value, shorten};
 
 /// Declares a mirror of a part of a resource: struct, decoder and reference in one place, so that
@@ -22,7 +22,7 @@ macro_rules! record {
         #[allow(dead_code, reason = "names are accepted that mean nothing here; not all are read")]
         pub(crate) struct $name {
             /// Where it stands.
-            pub(super) at: $crate::config::decode::Spot,
+            pub(super) at: $crate::config::decode::SourcePosition,
             $( $(#[doc = $field_doc])* pub(super) $field: $type, )*
             $($( $(#[doc = $own_doc])* pub(super) $own: $own_type, )*)?
         }
@@ -53,7 +53,7 @@ macro_rules! record {
 
             pub(super) fn decode_record(
                 node: &$crate::config::yaml::Node,
-                at: &$crate::config::decode::Spot,
+                at: &$crate::config::decode::SourcePosition,
                 cx: &mut $crate::config::decode::Cx<'_>,
             ) -> Option<Self> {
                 let mut entries =
@@ -67,7 +67,7 @@ macro_rules! record {
             }
 
             #[allow(dead_code, reason = "only what another resource is translated to is made so")]
-            pub(super) fn empty(at: &$crate::config::decode::Spot) -> Self {
+            pub(super) fn empty(at: &$crate::config::decode::SourcePosition) -> Self {
                 Self {
                     $( $field: <$type as $crate::config::decode::Field>::absent(), )*
                     $($( $own: Default::default(), )*)?
@@ -82,7 +82,7 @@ macro_rules! record {
             }
             fn decode_record(
                 node: &$crate::config::yaml::Node,
-                at: &$crate::config::decode::Spot,
+                at: &$crate::config::decode::SourcePosition,
                 cx: &mut $crate::config::decode::Cx<'_>,
             ) -> Option<Self> {
                 Self::decode_record(node, at, cx)
@@ -129,12 +129,12 @@ macro_rules! choice {
 /// A struct that [`record!`] made.
 pub(in crate::config) trait Record: Sized {
     fn doc() -> RecordDoc;
-    fn decode_record(node: &Node, at: &Spot, cx: &mut Cx<'_>) -> Option<Self>;
+    fn decode_record(node: &Node, at: &SourcePosition, cx: &mut Cx<'_>) -> Option<Self>;
 }
 
 /// The entries of a mapping that is being decoded.
 pub(in crate::config) struct Entries<'a> {
-    at: &'a Spot,
+    at: &'a SourcePosition,
     entries: Vec<(&'static str, u64, &'a Node)>,
     /// Whether a field that isn't supported was refused: it may have stood for what is missing.
     refused: bool,
@@ -144,7 +144,7 @@ impl<'a> Entries<'a> {
     /// Sorts the entries of a mapping by the known keys, and notes all others.
     pub(in crate::config) fn new(
         node: &'a Node,
-        at: &'a Spot,
+        at: &'a SourcePosition,
         cx: &mut Cx<'_>,
         keys: &'static [&'static str],
         unsupported: &'static [Unsupported],

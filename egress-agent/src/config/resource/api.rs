@@ -2,7 +2,7 @@
 
 use super::{
     super::{
-        decode::{Cx, Report, Spot, nearest},
+        decode::{Cx, Report, SourcePosition, nearest},
         gateway_api::{self, GROUP, OTHER_KINDS},
         yaml::{Node, Value, shorten},
     },
@@ -12,7 +12,7 @@ use super::{
 impl Resources {
     /// Reads a resource of the group.
     pub(super) fn gateway_api(&mut self, version: &str, kind: &str, node: &Node, cx: &mut Cx<'_>) {
-        let root = Spot::root(node.line, "");
+        let root = SourcePosition::root(node.line, "");
         let known = gateway_api::kinds().find(|(_, name, _)| *name == kind);
         let Some((.., versions)) = known else {
             let names = || gateway_api::kinds().map(|(_, name, _)| name);
@@ -62,7 +62,7 @@ fn without_hostnames(version: &str, route: &Node, cx: &mut Cx<'_>) {
         names.value == Value::Null || matches!(&names.value, Value::List(all) if all.is_empty())
     };
     if spec.get("hostnames").is_none_or(is_empty) {
-        let at = Spot::root(spec.line, "spec").field("hostnames");
+        let at = SourcePosition::root(spec.line, "spec").field("hostnames");
         let message = format!(
             "an API server refuses a TLSRoute of {version} without hostnames; here it is for every name of its \
              parents"

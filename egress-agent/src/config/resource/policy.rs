@@ -2,7 +2,7 @@
 
 use super::{
     super::{
-        decode::{Cx, Spot, nearest},
+        decode::{Cx, SourcePosition, nearest},
         policies::{self, Policy},
         yaml::{Node, shorten},
     },
@@ -19,7 +19,7 @@ impl Resources {
         node: &Node,
         cx: &mut Cx<'_>,
     ) -> bool {
-        let root = Spot::root(node.line, "");
+        let root = SourcePosition::root(node.line, "");
         let cluster = kind == policies::CLUSTER;
         let own = cluster || kind == policies::NAMESPACED;
         let namespace = kind == "Namespace" && group.is_empty() && version == "v1";

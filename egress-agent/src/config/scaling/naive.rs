@@ -141,7 +141,7 @@ fn unserved(snapshot: &Snapshot) -> BTreeSet<String> {
 }
 
 /// What was reported, with the resource and the words of a message at these places.
-fn told(compiled: &Compiled, within: &str, words: &[usize]) -> BTreeSet<String> {
+fn reported(compiled: &Compiled, within: &str, words: &[usize]) -> BTreeSet<String> {
     let all = compiled.warnings.iter().filter(|problem| problem.message.contains(within));
     all.map(|problem| {
         let resource = problem.resource.as_deref().unwrap_or_default();
@@ -230,11 +230,11 @@ proptest! {
         let Ok(compiled) = compile_with(&[&text], mesh) else { return Ok(()) };
         let snapshot = &compiled.snapshot;
 
-        let conflicting = told(&compiled, "at the mesh stage too", &[1, 3]);
+        let conflicting = reported(&compiled, "at the mesh stage too", &[1, 3]);
         prop_assert_eq!(conflicting, conflicts(snapshot), "{}", text);
-        let dead = told(&compiled, "is routed to the gateway's port", &[0, 7]);
+        let dead = reported(&compiled, "is routed to the gateway's port", &[0, 7]);
         prop_assert_eq!(dead, dead_ends(snapshot), "{}", text);
-        let unwilling = told(&compiled, "doesn't serve", &[1, 4]);
+        let unwilling = reported(&compiled, "doesn't serve", &[1, 4]);
         prop_assert_eq!(unwilling, unserved(snapshot), "{}", text);
 
         for set in &snapshot.rules.routes {

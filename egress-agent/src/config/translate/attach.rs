@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     super::{
-        decode::{At, List, Report},
+        decode::{List, Report, Spanned},
         gateway_api::GROUP,
         meta::Meta,
         problem::StatusReason,
@@ -38,7 +38,7 @@ pub(super) struct Parents<'a> {
 
 /// A route, as far as its parents matter.
 #[derive(Clone, Copy)]
-pub(super) struct Asking<'a> {
+pub(super) struct AttachingRoute<'a> {
     pub(super) kind: &'static str,
     pub(super) meta: &'a Meta,
     pub(super) parents: &'a [ParentRef],
@@ -62,7 +62,7 @@ pub(super) enum Stage {
     /// Where traffic leaves the application.
     Mesh {
         /// The port that was dialled.
-        port: Option<At<Port>>,
+        port: Option<Spanned<Port>>,
         /// For workloads of which namespaces.
         export_to: List<String>,
     },
@@ -72,7 +72,7 @@ pub(super) enum Stage {
 
 impl Parents<'_> {
     /// The hosts of a route, and its parents.
-    pub(super) fn attach(&self, asking: Asking<'_>, report: &mut Report) -> Vec<Attached> {
+    pub(super) fn attach(&self, asking: AttachingRoute<'_>, report: &mut Report) -> Vec<Attached> {
         let mut all = Vec::new();
         for parent in asking.parents {
             let group = parent.group.as_ref().map_or(GROUP, |group| group.value.as_str());
@@ -92,7 +92,7 @@ impl Parents<'_> {
     fn at_gateway(
         &self,
         parent: &ParentRef,
-        asking: Asking<'_>,
+        asking: AttachingRoute<'_>,
         all: &mut Vec<Attached>,
         report: &mut Report,
     ) {
@@ -156,7 +156,7 @@ impl Parents<'_> {
     fn at_entry(
         &self,
         parent: &ParentRef,
-        asking: Asking<'_>,
+        asking: AttachingRoute<'_>,
         all: &mut Vec<Attached>,
         report: &mut Report,
     ) {
@@ -183,7 +183,7 @@ impl Parents<'_> {
     fn at_service(
         &self,
         parent: &ParentRef,
-        asking: Asking<'_>,
+        asking: AttachingRoute<'_>,
         all: &mut Vec<Attached>,
         report: &mut Report,
     ) {
@@ -203,7 +203,7 @@ impl Parents<'_> {
 
 fn at_hostname(
     parent: &ParentRef,
-    asking: Asking<'_>,
+    asking: AttachingRoute<'_>,
     all: &mut Vec<Attached>,
     report: &mut Report,
 ) {
@@ -222,7 +222,7 @@ fn at_hostname(
 
 fn at_mesh(
     parent: &ParentRef,
-    asking: Asking<'_>,
+    asking: AttachingRoute<'_>,
     hosts: &[HostPattern],
     export_to: List<String>,
     all: &mut Vec<Attached>,

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::{
     super::{
-        decode::{At, Report, Spot},
+        decode::{Report, SourcePosition, Spanned},
         meta::Meta,
         names,
         problem::StatusReason,
@@ -29,12 +29,12 @@ pub(super) struct Backends<'a> {
 /// A reference to a backend.
 #[derive(Clone, Copy)]
 pub(super) struct Reference<'a> {
-    pub(super) at: &'a Spot,
-    pub(super) group: Option<&'a At<String>>,
-    pub(super) kind: Option<&'a At<String>>,
-    pub(super) name: Option<&'a At<String>>,
-    pub(super) namespace: Option<&'a At<String>>,
-    pub(super) port: Option<&'a At<Port>>,
+    pub(super) at: &'a SourcePosition,
+    pub(super) group: Option<&'a Spanned<String>>,
+    pub(super) kind: Option<&'a Spanned<String>>,
+    pub(super) name: Option<&'a Spanned<String>>,
+    pub(super) namespace: Option<&'a Spanned<String>>,
+    pub(super) port: Option<&'a Spanned<Port>>,
 }
 
 impl<'a> From<&'a BackendRef> for Reference<'a> {
@@ -97,7 +97,7 @@ impl Backends<'_> {
         &self,
         reference: Reference<'r>,
         from: Referring<'_>,
-    ) -> Result<(String, &'r At<Port>), Unresolved> {
+    ) -> Result<(String, &'r Spanned<Port>), Unresolved> {
         let Reference { at: _, group, kind, name, namespace, port } = reference;
         let group = group.map_or("", |group| group.value.as_str());
         let kind = kind.map_or("Service", |kind| kind.value.as_str());

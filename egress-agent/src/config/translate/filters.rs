@@ -5,7 +5,7 @@ use std::{collections::HashSet, time::Duration};
 use super::{
     super::{
         cors::CorsPolicy,
-        decode::{At, Dict, List, Records, Report, Spot},
+        decode::{Dict, List, Records, Report, SourcePosition, Spanned},
         fault::Percentage,
         route_filters::{
             CorsFilter, FilterKind, Fraction, Header, HeaderFilter, MirrorFilter, PathModifier,
@@ -28,20 +28,20 @@ pub(super) struct Filtered {
     pub(super) redirect: Option<Redirect>,
     /// What takes the place of the prefix in a redirect.
     pub(super) redirected_prefix: Option<NewPath>,
-    pub(super) authority: Option<At<String>>,
+    pub(super) authority: Option<Spanned<String>>,
     pub(super) path: Option<NewPath>,
     pub(super) cors: Option<CorsPolicy>,
     /// What cannot be carried out.
-    pub(super) wrong: Vec<(Spot, String)>,
+    pub(super) wrong: Vec<(SourcePosition, String)>,
 }
 
 /// A new path.
 #[derive(Clone, Debug)]
 pub(super) enum NewPath {
     /// In the place of all of it.
-    Full(At<String>),
+    Full(Spanned<String>),
     /// In the place of the prefix that matched.
-    Prefix(At<String>),
+    Prefix(Spanned<String>),
 }
 
 impl NewPath {
@@ -152,7 +152,7 @@ pub(super) fn of_backend(filters: &[RouteFilter]) -> Filtered {
 }
 
 impl Filtered {
-    fn missing(&mut self, kind: &At<FilterKind>) {
+    fn missing(&mut self, kind: &Spanned<FilterKind>) {
         self.wrong.push((kind.at.clone(), format!("the settings of {} are missing", kind.value)));
     }
 
@@ -178,7 +178,7 @@ impl Filtered {
 
 /// Values are taken as they are: a percent sign begins no operator. Of two entries with one name the first
 /// counts.
-fn dict(headers: &Records<Header>) -> Dict<At<String>> {
+fn dict(headers: &Records<Header>) -> Dict<Spanned<String>> {
     let mut seen = HashSet::new();
     let all = headers.0.iter().filter_map(|Header { at: _, name, value }| {
         let (name, value) = (name.as_ref()?, value.as_ref()?);
@@ -216,7 +216,9 @@ fn copies(
 }
 
 /// A redirect, and what takes the place of the prefix there.
-fn redirection(filter: &RedirectFilter) -> Result<(Redirect, Option<NewPath>), (Spot, String)> {
+fn redirection(
+    filter: &RedirectFilter,
+) -> Result<(Redirect, Option<NewPath>), (SourcePosition, String)> {
     let RedirectFilter { at: spot, scheme, hostname, path, port, status } = filter;
     let (uri, prefix) = match path.as_ref().map(new_path).transpose()? {
         Some(NewPath::Full(text)) => (Some(text), None),
@@ -238,13 +240,14 @@ fn redirection(filter: &RedirectFilter) -> Result<(Redirect, Option<NewPath>), (
     Ok((redirect, prefix))
 }
 
-fn new_path(modifier: &PathModifier) -> Result<NewPath, (Spot, String)> {
+fn new_path(modifier: &PathModifier) -> Result<NewPath, (SourcePosition, String)> {
     let PathModifier { at: spot, kind, full, prefix } = modifier;
-    let (text, made): (_, fn(At<String>) -> NewPath) = match kind.as_ref().map(|kind| kind.value) {
-        Some(PathModifierKind::Full) => (full, NewPath::Full),
-        Some(PathModifierKind::Prefix) => (prefix, NewPath::Prefix),
-        None => (&None, NewPath::Full),
-    };
+    let (text, made): (_, fn(Spanned<String>) -> NewPath) =
+        match kind.as_ref().map(|kind| kind.value) {
+            Some(PathModifierKind::Full) => (full, NewPath::Full),
+            Some(PathModifierKind::Prefix) => (prefix, NewPath::Prefix),
+            None => (&None, NewPath::Full),
+        };
     let text = text.clone().ok_or_else(|| (spot.clone(), "the new path is not said".to_owned()))?;
     Ok(made(text))
 }
@@ -272,7 +275,7 @@ fn cors_policy(filter: &CorsFilter) -> CorsPolicy {
 }
 
 /// An origin; a `*` in it is any number of labels of the host.
-fn origin(text: &At<String>) -> StringMatch {
+fn origin(text: &Spanned<String>) -> StringMatch {
     let empty = StringMatch::empty(&text.at);
     if text.value == "*" || !text.value.contains('*') {
         return StringMatch { exact: Some(text.clone()), ..empty };

@@ -9,7 +9,7 @@ use std::{
 use super::{
     super::{
         api_gateway::{ApiGateway, GatewayAddress},
-        decode::{At, Dict, Records, Report, Spot},
+        decode::{Dict, Records, Report, SourcePosition, Spanned},
         gateway::Gateway,
         gateway_api::Read,
         listener_status::{ListenerStatus, ListenerStatuses},
@@ -247,7 +247,7 @@ fn groups(
 
 fn dict<'a>(
     labels: impl Iterator<Item = (&'a String, &'a String)>,
-    spot: &Spot,
-) -> Dict<At<String>> {
+    spot: &SourcePosition,
+) -> Dict<Spanned<String>> {
     Dict(labels.map(|(key, value)| (at(key.clone(), spot), at(value.clone(), spot))).collect())
 }

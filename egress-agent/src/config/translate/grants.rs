@@ -12,12 +12,12 @@ use super::super::{
 #[derive(Debug, Default)]
 pub(super) struct Grants {
     /// By the kind and namespace that may refer.
-    granted: HashMap<(String, String), Vec<Granted>>,
+    granted: HashMap<(String, String), Vec<GrantTarget>>,
 }
 
 /// What may be referred to.
 #[derive(Debug)]
-struct Granted {
+struct GrantTarget {
     namespace: String,
     kind: String,
     /// Without it, all of the kind.
@@ -48,7 +48,7 @@ impl Grants {
                     if group.value.is_empty() {
                         let name = name.as_ref().map(|name| name.value.clone());
                         let namespace = meta.namespace.0.to_string();
-                        granted.push(Granted { namespace, kind: kind.value.clone(), name });
+                        granted.push(GrantTarget { namespace, kind: kind.value.clone(), name });
                     }
                 }
             }

@@ -2,14 +2,14 @@
 
 use super::{
     super::{
-        decode::{At, Records, Report},
+        decode::{Records, Report, Spanned},
         gateway_api::Read,
         http_route::{GrpcMethodMatch, GrpcRoute, GrpcRouteMatch, GrpcRouteRule, ValueKind},
         text::StringMatch,
         virtual_service::HttpMatch,
     },
-    attach::Asking,
-    http::{Of, With, Written},
+    attach::AttachingRoute,
+    http::{RouteContext, RouteRule, TranslationInputs},
     matches::{Condition, Path, values},
     merge::Merged,
     notes::{Verdict, at, hosts, take},
@@ -17,7 +17,7 @@ use super::{
 
 pub(super) fn translate(
     route: &Read<GrpcRoute>,
-    with: With<'_>,
+    with: TranslationInputs<'_>,
     merged: &mut Merged,
     report: &mut Report,
 ) {
@@ -33,19 +33,19 @@ pub(super) fn translate(
     };
     let (mut problems, mut verdict) = (problems.clone(), Verdict::of(problems));
     let own = hosts(hostnames, meta, &mut verdict, &mut problems);
-    let asking = Asking { kind: "GRPCRoute", meta, parents: &parents.0, hosts: &own };
+    let asking = AttachingRoute { kind: "GRPCRoute", meta, parents: &parents.0, hosts: &own };
     let attached = with.0.attach(asking, report);
-    let of = Of { kind: "GRPCRoute", meta, verdict, problems: &problems };
+    let of = RouteContext { kind: "GRPCRoute", meta, verdict, problems: &problems };
     of.add(&rules, &attached, with, merged, report);
 }
 
-fn written(rule: &GrpcRouteRule) -> Written<'_> {
+fn written(rule: &GrpcRouteRule) -> RouteRule<'_> {
     let GrpcRouteRule { at, name, matches, filters, backends } = rule;
     let conditions = match matches.0.as_slice() {
         [] => vec![Condition::everything(at)],
         all => all.iter().map(condition).collect(),
     };
-    Written {
+    RouteRule {
         at,
         name: name.as_ref(),
         conditions,
@@ -70,7 +70,7 @@ fn condition(one: &GrpcRouteMatch) -> Condition {
 /// The condition on the path, and its rank: how it is compared, and its length.
 fn path(method: &GrpcMethodMatch) -> (Option<StringMatch>, Path, (u8, usize)) {
     let GrpcMethodMatch { at: spot, kind, service, method } = method;
-    let text = |part: &Option<At<String>>| part.as_ref().map(|part| part.value.clone());
+    let text = |part: &Option<Spanned<String>>| part.as_ref().map(|part| part.value.clone());
     let empty = || StringMatch::empty(spot);
     let regex = |text: String| {
         let rank = (1, text.len());

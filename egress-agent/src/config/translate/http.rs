@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use super::{
     super::{
-        decode::{At, Records, Report, Spot},
+        decode::{Records, Report, SourcePosition, Spanned},
         gateway_api::Read,
         http_route::{
             HttpBackendRef, HttpRoute, HttpRouteMatch, HttpRouteRule, RouteRetry, RouteTimeouts,
@@ -14,7 +14,7 @@ use super::{
         route_filters::RouteFilter,
         virtual_service::{HttpDestination, HttpMatch, HttpRule, Retries, Rewrite},
     },
-    attach::{Asking, Attached, Parents, Stage},
+    attach::{Attached, AttachingRoute, Parents, Stage},
     backends::{Backends, Reference, Referring},
     filters::{Filtered, NewPath, filtered, of_backend},
     matches::{Condition, Path, Rank, conditions},
@@ -31,12 +31,12 @@ const ATTEMPTS: u32 = 2;
 const MOST_ATTEMPTS: u32 = 100;
 
 /// What a route is translated with.
-pub(super) type With<'a> = (&'a Parents<'a>, &'a Backends<'a>, &'a World<'a>);
+pub(super) type TranslationInputs<'a> = (&'a Parents<'a>, &'a Backends<'a>, &'a World<'a>);
 
 /// A rule of a route for HTTP or gRPC.
-pub(super) struct Written<'a> {
-    pub(super) at: &'a Spot,
-    pub(super) name: Option<&'a At<String>>,
+pub(super) struct RouteRule<'a> {
+    pub(super) at: &'a SourcePosition,
+    pub(super) name: Option<&'a Spanned<String>>,
     /// What it is for: one of these.
     pub(super) conditions: Vec<Condition>,
     pub(super) filters: &'a [RouteFilter],
@@ -47,7 +47,7 @@ pub(super) struct Written<'a> {
 
 pub(super) fn translate(
     route: &Read<HttpRoute>,
-    with: With<'_>,
+    with: TranslationInputs<'_>,
     merged: &mut Merged,
     report: &mut Report,
 ) {
@@ -63,19 +63,19 @@ pub(super) fn translate(
     };
     let (mut problems, mut verdict) = (problems.clone(), Verdict::of(problems));
     let own = hosts(hostnames, meta, &mut verdict, &mut problems);
-    let asking = Asking { kind: "HTTPRoute", meta, parents: &parents.0, hosts: &own };
+    let asking = AttachingRoute { kind: "HTTPRoute", meta, parents: &parents.0, hosts: &own };
     let attached = with.0.attach(asking, report);
-    let of = Of { kind: "HTTPRoute", meta, verdict, problems: &problems };
+    let of = RouteContext { kind: "HTTPRoute", meta, verdict, problems: &problems };
     of.add(&rules, &attached, with, merged, report);
 }
 
-fn written(rule: &HttpRouteRule) -> Written<'_> {
+fn written(rule: &HttpRouteRule) -> RouteRule<'_> {
     let HttpRouteRule { at, name, matches, filters, backends, timeouts, retry } = rule;
     let conditions = match matches.0.as_slice() {
         [] => vec![Condition::everything(at)],
         all => all.iter().flat_map(|one: &HttpRouteMatch| conditions(one)).collect(),
     };
-    Written {
+    RouteRule {
         at,
         name: name.as_ref(),
         conditions,
@@ -87,20 +87,20 @@ fn written(rule: &HttpRouteRule) -> Written<'_> {
 }
 
 /// A route for HTTP or gRPC.
-pub(super) struct Of<'a> {
+pub(super) struct RouteContext<'a> {
     pub(super) kind: &'static str,
     pub(super) meta: &'a Rc<Meta>,
     pub(super) verdict: Verdict,
     pub(super) problems: &'a [Problem],
 }
 
-impl Of<'_> {
+impl RouteContext<'_> {
     /// Adds its rules wherever it is attached.
     pub(super) fn add(
         mut self,
-        rules: &[Written<'_>],
+        rules: &[RouteRule<'_>],
         attached: &[Attached],
-        with: With<'_>,
+        with: TranslationInputs<'_>,
         merged: &mut Merged,
         report: &mut Report,
     ) {
@@ -144,9 +144,9 @@ impl Of<'_> {
     fn rules<'w>(
         &self,
         number: usize,
-        written: &'w Written<'_>,
+        written: &'w RouteRule<'_>,
         from: Referring<'_>,
-        (_, backends, world): With<'_>,
+        (_, backends, world): TranslationInputs<'_>,
         report: &mut Report,
     ) -> Vec<(&'w Condition, HttpRule)> {
         let spot = written.at;
@@ -190,7 +190,7 @@ impl Of<'_> {
             Some(_) => Vec::new(),
             None => destinations(written, backends, from, &mut wrong, report),
         };
-        let made = |condition: &Condition, wrong: &mut Vec<(Spot, String)>| {
+        let made = |condition: &Condition, wrong: &mut Vec<(SourcePosition, String)>| {
             let below = condition.path == Path::Below;
             if let (Some(NewPath::Prefix(text)), Path::Other) = (&path, condition.path) {
                 let why = "ReplacePrefixMatch is for rules whose matches are prefixes";
@@ -240,7 +240,12 @@ fn matching(condition: &Condition) -> Records<HttpMatch> {
 }
 
 /// A rule that refuses what it is for.
-fn refusing(why: &str, matches: Records<HttpMatch>, name: &At<String>, spot: &Spot) -> HttpRule {
+fn refusing(
+    why: &str,
+    matches: Records<HttpMatch>,
+    name: &Spanned<String>,
+    spot: &SourcePosition,
+) -> HttpRule {
     let destination = Some(refused(why, spot));
     HttpRule {
         name: Some(name.clone()),
@@ -251,10 +256,10 @@ fn refusing(why: &str, matches: Records<HttpMatch>, name: &At<String>, spot: &Sp
 }
 
 fn destinations(
-    rule: &Written<'_>,
+    rule: &RouteRule<'_>,
     backends: &Backends<'_>,
     from: Referring<'_>,
-    wrong: &mut Vec<(Spot, String)>,
+    wrong: &mut Vec<(SourcePosition, String)>,
     report: &mut Report,
 ) -> Vec<HttpDestination> {
     let mut all = Vec::new();
@@ -288,8 +293,8 @@ fn destinations(
 fn retries(
     retry: Option<&RouteRetry>,
     timeouts: Option<&RouteTimeouts>,
-    spot: &Spot,
-) -> Result<Option<Retries>, (Spot, String)> {
+    spot: &SourcePosition,
+) -> Result<Option<Retries>, (SourcePosition, String)> {
     let each = timeouts.and_then(|timeouts| timeouts.backend_request.clone());
     let per_try_timeout = each.filter(|each| !each.value.is_zero());
     let Some(RouteRetry { at: spot, codes, attempts, backoff }) = retry else {

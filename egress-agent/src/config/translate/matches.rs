@@ -4,7 +4,7 @@ use std::{cmp::Reverse, collections::HashSet};
 
 use super::{
     super::{
-        decode::{At, Dict, RecordDict, Records, Spot},
+        decode::{Dict, RecordDict, Records, SourcePosition, Spanned},
         http_route::{HttpRouteMatch, PathKind, PathMatch, ValueKind, ValueMatch},
         text::StringMatch,
         virtual_service::HttpMatch,
@@ -59,7 +59,7 @@ impl Condition {
     }
 
     /// No condition at all.
-    pub(super) fn everything(spot: &Spot) -> Self {
+    pub(super) fn everything(spot: &SourcePosition) -> Self {
         let wanted = HttpMatch::empty(spot);
         Self { wanted, path: Path::Below, rank: (0, 1, false, 0, 0) }
     }
@@ -74,7 +74,7 @@ impl Condition {
 /// The conditions that a match comes to: a prefix is by whole segments, so it is two.
 pub(super) fn conditions(one: &HttpRouteMatch) -> Vec<Condition> {
     let HttpRouteMatch { at: spot, path, headers, query, method } = one;
-    let exact = |text: At<String>| StringMatch {
+    let exact = |text: Spanned<String>| StringMatch {
         exact: Some(text.clone()),
         ..StringMatch::empty(&text.at)
     };

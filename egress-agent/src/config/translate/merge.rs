@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, rc::Rc};
 
 use super::{
     super::{
-        decode::{List, Records, Spot},
+        decode::{List, Records, SourcePosition},
         meta::Meta,
         resource::Resource,
         virtual_service::{HttpMatch, HttpRule, VirtualService},
@@ -17,7 +17,7 @@ use crate::{policy::HostPattern, types::Namespace};
 
 /// What routes have in common.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
-enum Place {
+enum AttachmentKey {
     /// Where traffic of these namespaces leaves the application, by routes of one namespace.
     Mesh(Namespace, Vec<String>),
     /// At the listener of this name.
@@ -26,11 +26,11 @@ enum Place {
 
 /// Rules by where they are asked.
 #[derive(Default)]
-pub(super) struct Merged(BTreeMap<(Place, HostPattern), Group>);
+pub(super) struct Merged(BTreeMap<(AttachmentKey, HostPattern), Group>);
 
 struct Group {
     meta: Rc<Meta>,
-    at: Spot,
+    at: SourcePosition,
     export_to: List<String>,
     rules: Vec<(Rank, HttpRule)>,
 }
@@ -46,9 +46,15 @@ impl Merged {
         let (place, exported, port) = match &attached.stage {
             Stage::Mesh { port, export_to } => {
                 let names = export_to.iter().map(|to| to.value.clone()).collect();
-                (Place::Mesh(meta.namespace.clone(), names), export_to.clone(), port.clone())
+                (
+                    AttachmentKey::Mesh(meta.namespace.clone(), names),
+                    export_to.clone(),
+                    port.clone(),
+                )
             }
-            Stage::Listener(name, _) => (Place::Listener(Rc::clone(name)), List::new(), None),
+            Stage::Listener(name, _) => {
+                (AttachmentKey::Listener(Rc::clone(name)), List::new(), None)
+            }
         };
         if let Some(port) = port {
             if rule.matches.0.is_empty() {
@@ -72,8 +78,8 @@ impl Merged {
             let Group { meta, at: spot, export_to, mut rules } = group;
             rules.sort_by(|(a, _), (b, _)| a.cmp(b));
             let gateways = match place {
-                Place::Mesh(..) => Vec::new(),
-                Place::Listener(name) => vec![at(name.to_string(), &spot)],
+                AttachmentKey::Mesh(..) => Vec::new(),
+                AttachmentKey::Listener(name) => vec![at(name.to_string(), &spot)],
             };
             let spec = VirtualService {
                 hosts: vec![at(host.to_string(), &spot)],

@@ -22,7 +22,7 @@ mod tls_policies;
 mod world;
 
 pub(super) use gateways::SharedService;
-pub(super) use world::{Trials, World};
+pub(super) use world::{Validators, World};
 
 use std::collections::HashMap;
 

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, rc::Rc};
 
 use super::super::{
-    decode::{At, Report, Spot},
+    decode::{Report, SourcePosition, Spanned},
     meta::Meta,
     problem::{Problem, Severity, StatusReason},
     virtual_service::Destination,
@@ -11,12 +11,17 @@ use super::super::{
 use crate::policy::HostPattern;
 
 /// A value at a place of the resource that it was made of.
-pub(super) fn at<T>(value: T, spot: &Spot) -> At<T> {
-    At { value, at: spot.clone() }
+pub(super) fn at<T>(value: T, spot: &SourcePosition) -> Spanned<T> {
+    Spanned { value, at: spot.clone() }
 }
 
 /// Notes that a part of a resource is refused.
-pub(super) fn refuse(meta: &Meta, spot: &Spot, message: impl Into<String>, report: &mut Report) {
+pub(super) fn refuse(
+    meta: &Meta,
+    spot: &SourcePosition,
+    message: impl Into<String>,
+    report: &mut Report,
+) {
     meta.cx(report).note(Severity::Refusal, spot, message);
 }
 
@@ -24,7 +29,7 @@ pub(super) fn refuse(meta: &Meta, spot: &Spot, message: impl Into<String>, repor
 pub(super) fn refuse_for(
     reason: StatusReason,
     meta: &Meta,
-    spot: &Spot,
+    spot: &SourcePosition,
     message: impl Into<String>,
     report: &mut Report,
 ) {
@@ -46,7 +51,7 @@ pub(super) fn are_unread(problems: &[Problem], field: &str) -> bool {
 
 /// The hosts that a route names. Where one of them is none, nobody knows what the route is for.
 pub(super) fn hosts(
-    names: &[At<String>],
+    names: &[Spanned<String>],
     meta: &Meta,
     verdict: &mut Verdict,
     problems: &mut Vec<Problem>,
@@ -71,7 +76,7 @@ pub(super) fn hosts(
 }
 
 /// A destination that is refused.
-pub(super) fn refused(why: &str, spot: &Spot) -> Destination {
+pub(super) fn refused(why: &str, spot: &SourcePosition) -> Destination {
     Destination { refused: Some(why.into()), ..Destination::empty(spot) }
 }
 

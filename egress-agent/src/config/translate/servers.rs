@@ -3,7 +3,7 @@
 use super::{
     super::{
         api_gateway::{Listener as Mirror, ListenerMode, ListenerTls},
-        decode::{At, Report, Spot},
+        decode::{Report, SourcePosition, Spanned},
         gateway::{GatewayServerPort, Server, ServerMode, ServerTls},
         meta::Meta,
         names,
@@ -92,20 +92,20 @@ pub(super) fn server(
 }
 
 /// What is wrong with the TLS settings of a listener.
-struct Wrong {
-    at: Spot,
+struct TlsSettingsError {
+    at: SourcePosition,
     why: String,
     /// What the listener shows for it, where the place alone does not say so.
     reason: Option<StatusReason>,
 }
 
-impl Wrong {
-    fn new(at: Spot, why: impl Into<String>) -> Self {
+impl TlsSettingsError {
+    fn new(at: SourcePosition, why: impl Into<String>) -> Self {
         Self { at, why: why.into(), reason: None }
     }
 
     /// Of a certificate.
-    fn certificate(at: Spot, why: impl Into<String>) -> Self {
+    fn certificate(at: SourcePosition, why: impl Into<String>) -> Self {
         let reason = Some(StatusReason::InvalidCertificateRef);
         Self { at, why: why.into(), reason }
     }
@@ -123,17 +123,17 @@ fn terminating(
     grants: &Grants,
     world: &World<'_>,
     report: &mut Report,
-) -> Result<ServerTls, Wrong> {
+) -> Result<ServerTls, TlsSettingsError> {
     let ListenerTls { at: spot, mode, certificates, options } = tls;
     if let Some(mode) = mode.as_ref().filter(|mode| mode.value == ListenerMode::Passthrough) {
         let why = "HTTPS is terminated; Passthrough is for TLS";
-        return Err(Wrong::new(mode.at.clone(), why));
+        return Err(TlsSettingsError::new(mode.at.clone(), why));
     }
     let mut wanted = ServerMode::Simple;
     for (key, value) in &options.0 {
         if key.value != TERMINATE_MODE {
             let why = format!("the option {:?} is not supported, and may restrict", key.value);
-            return Err(Wrong::new(key.at.clone(), why));
+            return Err(TlsSettingsError::new(key.at.clone(), why));
         }
         wanted = match value.value.as_str() {
             "SIMPLE" => ServerMode::Simple,
@@ -141,7 +141,10 @@ fn terminating(
             "OPTIONAL_MUTUAL" => ServerMode::OptionalMutual,
             "ISTIO_MUTUAL" => ServerMode::IstioMutual,
             other => {
-                return Err(Wrong::new(value.at.clone(), format!("no mode is named {other:?}")));
+                return Err(TlsSettingsError::new(
+                    value.at.clone(),
+                    format!("no mode is named {other:?}"),
+                ));
             }
         };
     }
@@ -152,7 +155,7 @@ fn terminating(
     let count = certificates.0.len();
     if !(1..=MOST_CERTIFICATES).contains(&count) {
         let why = format!("{count} certificates are named; expected one or {MOST_CERTIFICATES}");
-        return Err(Wrong::certificate(spot.field("certificateRefs"), why));
+        return Err(TlsSettingsError::certificate(spot.field("certificateRefs"), why));
     }
     let (mut names, mut wrong) = (Vec::new(), Vec::new());
     for (index, reference) in certificates.0.iter().enumerate() {
@@ -178,12 +181,12 @@ fn certificate(
     reference: &SecretRef,
     grants: &Grants,
     world: &World<'_>,
-) -> Result<At<String>, Wrong> {
+) -> Result<Spanned<String>, TlsSettingsError> {
     let SecretRef { at: spot, group, kind, name, namespace } = reference;
     let is_secret = group.as_ref().is_none_or(|group| group.value.is_empty())
         && kind.as_ref().is_none_or(|kind| kind.value == "Secret");
     let Some(name) = name.as_ref().filter(|_| is_secret) else {
-        return Err(Wrong::certificate(spot.clone(), "a certificate is a Secret"));
+        return Err(TlsSettingsError::certificate(spot.clone(), "a certificate is a Secret"));
     };
     let own = &*meta.namespace.0;
     let namespace = namespace.as_ref().map_or(own, |namespace| namespace.value.as_str());
@@ -194,10 +197,10 @@ fn certificate(
             name.value
         );
         let reason = Some(StatusReason::RefNotPermitted);
-        return Err(Wrong { at: spot.clone(), why, reason });
+        return Err(TlsSettingsError { at: spot.clone(), why, reason });
     }
-    readable(namespace, world).map_err(|why| Wrong::certificate(spot.clone(), why))?;
-    Ok(At::clone(name))
+    readable(namespace, world).map_err(|why| TlsSettingsError::certificate(spot.clone(), why))?;
+    Ok(Spanned::clone(name))
 }
 
 /// Whether gateways can read Secrets of this namespace.

@@ -9,7 +9,7 @@ use super::{
         stream_route::{StreamRule, TcpRoute, TlsRoute},
         virtual_service::{TcpDestination, TcpMatch, TcpRule, TlsMatch, TlsRule, VirtualService},
     },
-    attach::{Asking, Attached, Parents, Stage},
+    attach::{Attached, AttachingRoute, Parents, Stage},
     backends::{Backends, Referring},
     listeners::Protocol,
     notes::{Verdict, are_unread, at, hosts, refuse, refused, take},
@@ -28,8 +28,8 @@ pub(super) fn tls(
     };
     let (mut problems, mut verdict) = (problems.clone(), Verdict::of(problems));
     let hosts = hosts(hostnames, meta, &mut verdict, &mut problems);
-    let asking = Asking { kind: "TLSRoute", meta, parents: &refs.0, hosts: &hosts };
-    let of = Of { asking, problems: verdict, rules: &rules.0 };
+    let asking = AttachingRoute { kind: "TLSRoute", meta, parents: &refs.0, hosts: &hosts };
+    let of = StreamRouteContext { asking, problems: verdict, rules: &rules.0 };
     let attached = parents.attach(asking, report);
     if !attached.is_empty() || are_unread(&problems, "parentRef") {
         take(&problems, report);
@@ -48,8 +48,8 @@ pub(super) fn tcp(
         take(problems, report);
         return Vec::new();
     };
-    let asking = Asking { kind: "TCPRoute", meta, parents: &refs.0, hosts: &[] };
-    let of = Of { asking, problems: Verdict::of(problems), rules: &rules.0 };
+    let asking = AttachingRoute { kind: "TCPRoute", meta, parents: &refs.0, hosts: &[] };
+    let of = StreamRouteContext { asking, problems: Verdict::of(problems), rules: &rules.0 };
     let attached = parents.attach(asking, report);
     if !attached.is_empty() || are_unread(problems, "parentRef") {
         take(problems, report);
@@ -58,13 +58,13 @@ pub(super) fn tcp(
 }
 
 /// A route for TLS or TCP.
-struct Of<'a> {
-    asking: Asking<'a>,
+struct StreamRouteContext<'a> {
+    asking: AttachingRoute<'a>,
     problems: Verdict,
     rules: &'a [StreamRule],
 }
 
-impl Of<'_> {
+impl StreamRouteContext<'_> {
     fn made(
         &self,
         attached: &Attached,

@@ -11,7 +11,7 @@ use super::{
         api_policies::{
             AltNameKind, BackendTlsPolicy, BackendValidation, PolicyTarget, SubjectAltName,
         },
-        decode::{At, Records, Report, Spot},
+        decode::{Records, Report, SourcePosition, Spanned},
         destination_rule::{
             ClientMode, ClientTlsSettings, DestinationRule, PortPolicy, PortSelector, TrafficPolicy,
         },
@@ -43,10 +43,10 @@ pub(super) struct Policies {
 }
 
 /// What the policies of a namespace say about a host.
-struct ToHost<'a> {
+struct HostPolicies<'a> {
     /// Of the first one.
     meta: &'a Meta,
-    at: &'a Spot,
+    at: &'a SourcePosition,
     /// For every port without settings of its own.
     tls: Option<ClientTlsSettings>,
     ports: Vec<(Port, ClientTlsSettings)>,
@@ -63,7 +63,7 @@ pub(super) fn translate(
     report: &mut Report,
 ) -> Policies {
     let mut all = Policies::default();
-    let mut by_host: BTreeMap<(&str, String), ToHost<'_>> = BTreeMap::new();
+    let mut by_host: BTreeMap<(&str, String), HostPolicies<'_>> = BTreeMap::new();
     for Read { meta, spec, problems } in policies {
         let Some(BackendTlsPolicy { at: spot, targets, validation, options }) = spec else {
             take(problems, report);
@@ -99,7 +99,7 @@ pub(super) fn translate(
                 }
             };
             for (host, port) in hosts {
-                let new = ToHost { meta, at: spot, tls: None, ports: Vec::new() };
+                let new = HostPolicies { meta, at: spot, tls: None, ports: Vec::new() };
                 let own = by_host.entry((&*meta.namespace.0, host.clone())).or_insert(new);
                 let is_taken = match port {
                     None => own.tls.is_some(),
@@ -126,7 +126,7 @@ pub(super) fn translate(
             }
         }
     }
-    for ((_, host), ToHost { meta, at: spot, tls, ports }) in by_host {
+    for ((_, host), HostPolicies { meta, at: spot, tls, ports }) in by_host {
         let ports = ports.into_iter().map(|(number, tls)| {
             let number = Some(at(number, spot));
             let port = Some(PortSelector { number, ..PortSelector::empty(spot) });
@@ -168,7 +168,7 @@ fn hosts(
                 return Some(Vec::new());
             };
             let port = section_name.as_ref().and_then(|section| {
-                let is_named = |name: &Option<At<String>>| {
+                let is_named = |name: &Option<Spanned<String>>| {
                     name.as_ref().is_some_and(|name| name.value == section.value)
                 };
                 let port = entry.spec.ports.0.iter().find(|port| is_named(&port.name));
@@ -230,7 +230,7 @@ fn hosts(
 }
 
 /// The port of a name that is not known: every port is meant, so that none is reached in clear text.
-fn section(meta: &Meta, name: Option<&At<String>>, report: &mut Report) {
+fn section(meta: &Meta, name: Option<&Spanned<String>>, report: &mut Report) {
     if let Some(name) = name {
         let message = "ports of this kind have no names here: every port is meant";
         meta.cx(report).warn(&name.at, message);
@@ -241,7 +241,7 @@ fn settings(
     meta: &Meta,
     validation: &BackendValidation,
     world: &World<'_>,
-) -> Result<ClientTlsSettings, (Spot, String)> {
+) -> Result<ClientTlsSettings, (SourcePosition, String)> {
     let BackendValidation { at: spot, ca_certificates, well_known, hostname, subject_alt_names } =
         validation;
     let hostname = hostname.as_ref().ok_or((spot.clone(), "hostname is missing".to_owned()))?;
@@ -295,12 +295,16 @@ fn settings(
 enum Roots {
     System,
     /// A Secret of the gateway's namespace, or a directory.
-    Credential(At<String>),
+    Credential(Spanned<String>),
     /// A ConfigMap of the policy's namespace.
     ConfigMap(Rc<str>),
 }
 
-fn roots(meta: &Meta, from: &LocalRef, world: &World<'_>) -> Result<Roots, (Spot, String)> {
+fn roots(
+    meta: &Meta,
+    from: &LocalRef,
+    world: &World<'_>,
+) -> Result<Roots, (SourcePosition, String)> {
     let LocalRef { at: spot, group, kind, name } = from;
     let name = name.as_ref().ok_or((spot.clone(), "a name is missing".to_owned()))?;
     let kind = kind.as_ref().map_or("", |kind| kind.value.as_str());
@@ -319,7 +323,7 @@ fn roots(meta: &Meta, from: &LocalRef, world: &World<'_>) -> Result<Roots, (Spot
     Ok(Roots::Credential(name.clone()))
 }
 
-fn unavailable(why: &str, spot: &Spot) -> ClientTlsSettings {
+fn unavailable(why: &str, spot: &SourcePosition) -> ClientTlsSettings {
     let why = format!("says what cannot be carried out: {why}");
     ClientTlsSettings { unavailable: Some(why.into()), ..ClientTlsSettings::empty(spot) }
 }

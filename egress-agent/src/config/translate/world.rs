@@ -16,11 +16,11 @@ pub(in crate::config) struct World<'a> {
     pub(in crate::config) in_cluster: bool,
     /// What would be wrong with a part of a translation: it is tried before it is made, because an error there
     /// would hold back the whole configuration.
-    pub(in crate::config) trials: Trials,
+    pub(in crate::config) trials: Validators,
 }
 
 /// Each says what is wrong.
-pub(in crate::config) struct Trials {
+pub(in crate::config) struct Validators {
     pub(in crate::config) server: fn(&Server, &Meta, &MeshConfig) -> Option<String>,
     pub(in crate::config) matches: fn(&HttpMatch, &Meta) -> Option<String>,
     pub(in crate::config) rule: fn(&HttpRule, &Meta) -> Option<String>,

@@ -9,10 +9,10 @@ use super::super::{
 };
 use crate::{
     policy::{
-        CredentialSource, Denied, DirectTarget, Entry, Hop, HttpRequest, HttpRoute, NodeAction,
-        NodeRoute, PortMode, TlsConnection, TlsRoute,
+        CredentialSource, Denied, DirectTarget, EntryPoint, Hop, HttpRequest, HttpRoute,
+        NodeAction, NodeRoute, PortMode, TlsConnection, TlsRoute,
     },
-    types::{Claim, Host, Namespace, OriginalDst, Source, SpiffeId},
+    types::{AssertedWorkload, Host, Namespace, OriginalDst, Source, SpiffeId},
 };
 
 const HOST: &str = "edition.cnn.com";
@@ -63,8 +63,8 @@ fn id(account: &str) -> SpiffeId {
     SpiffeId::parse(&format!("spiffe://cluster.local/ns/{account}")).unwrap()
 }
 
-fn claim(name: &str) -> Claim {
-    Claim {
+fn claim(name: &str) -> AssertedWorkload {
+    AssertedWorkload {
         cluster: None,
         namespace: Namespace("apps".into()),
         name: name.into(),
@@ -76,7 +76,7 @@ fn claimed(
     gateway: &Gateway,
     client: &str,
     peer: &str,
-    claim: Option<&Claim>,
+    claim: Option<&AssertedWorkload>,
     forwarded: Option<&str>,
 ) -> Result<Source, Denied> {
     let forwarded = forwarded.map(|addr| addr.parse().unwrap());
@@ -88,7 +88,12 @@ fn one(gateway: &Gateway) -> Source {
     claimed(gateway, "kube-system/sa/node-1", "10.1.0.1", Some(&claim("one")), None).unwrap()
 }
 
-fn get(gateway: &Gateway, source: &Source, entry: Entry<'_>, to: u16) -> Result<HttpRoute, Denied> {
+fn get(
+    gateway: &Gateway,
+    source: &Source,
+    entry: EntryPoint<'_>,
+    to: u16,
+) -> Result<HttpRoute, Denied> {
     gateway.0.http(&HttpRequest {
         source,
         entry,
@@ -173,10 +178,10 @@ fn http_is_served_out_of_the_tunnel_and_refused_in_clear() {
     for (texts, upstream) in [(&HTTP, 80), (&ORIGINATION, 443)] {
         let gateway = gateway(texts);
         let source = one(&gateway);
-        let route = get(&gateway, &source, Entry::Tunnel, 80).unwrap();
+        let route = get(&gateway, &source, EntryPoint::Tunnel, 80).unwrap();
         assert_eq!(&*route.cluster.name.0, format!("outbound|{upstream}||{HOST}"));
         assert_eq!(route.cluster.tls.is_some(), upstream == 443);
-        let plain = get(&gateway, &source, Entry::Mesh, 80).unwrap_err();
+        let plain = get(&gateway, &source, EntryPoint::Mesh, 80).unwrap_err();
         assert_eq!(plain.reason, Reason::PlaintextHop);
         assert!(plain.detail.contains("the node's tunnel"), "{}", plain.detail);
     }
@@ -218,7 +223,7 @@ fn what_needs_no_tunnel_may_come_through_it() {
     let plain: [&str; 3] = [HTTP[0], include_str!("../testdata/1-http/egress.yaml"), HTTP[2]];
     let gateway = gateway(&plain);
     let source = one(&gateway);
-    for entry in [Entry::Mesh, Entry::Tunnel] {
+    for entry in [EntryPoint::Mesh, EntryPoint::Tunnel] {
         assert!(get(&gateway, &source, entry, 80).is_ok());
     }
     let node = compiled(&plain, "").snapshot.node;
@@ -232,7 +237,7 @@ fn without_the_rule_http_to_a_server_for_tls_stays_refused() {
     assert!(found.iter().any(|p| p.code == Some("IST0132")), "{found:#?}");
     let gateway = gateway(&[HTTP[0], &disabled, HTTP[2]]);
     let source = one(&gateway);
-    for entry in [Entry::Mesh, Entry::Tunnel] {
+    for entry in [EntryPoint::Mesh, EntryPoint::Tunnel] {
         assert_eq!(get(&gateway, &source, entry, 80).unwrap_err().reason, Reason::WrongProtocol);
     }
 }
@@ -250,7 +255,7 @@ fn names_that_a_server_asks_for_are_asked_of_the_workload() {
         assert_ne!(text, HTTP[1]);
         let gateway = gateway(&[HTTP[0], &text, HTTP[2]]);
         let source = one(&gateway);
-        get(&gateway, &source, Entry::Tunnel, 80).map(|_| ()).map_err(|denied| denied.reason)
+        get(&gateway, &source, EntryPoint::Tunnel, 80).map(|_| ()).map_err(|denied| denied.reason)
     };
     assert_eq!(reason("subjectAltNames: ['spiffe://cluster.local/ns/apps/sa/one']"), Ok(()));
     let other = "subjectAltNames: ['spiffe://cluster.local/ns/apps/sa/two']";
@@ -296,9 +301,9 @@ fn a_node_speaks_for_its_own_workloads_alone() {
     let foreign = "apps/sa/other";
     assert!(denied(foreign, "10.0.1.1", "one", None).contains("whose identity is"));
     // A service account that isn't the workload's.
-    let other = Claim { service_account: Some("admin".into()), ..claim("one") };
+    let other = AssertedWorkload { service_account: Some("admin".into()), ..claim("one") };
     assert!(claimed(&gateway, n1, "10.1.0.9", Some(&other), None).is_err());
-    let other = Claim { namespace: Namespace("kube-system".into()), ..claim("one") };
+    let other = AssertedWorkload { namespace: Namespace("kube-system".into()), ..claim("one") };
     assert!(claimed(&gateway, n1, "10.1.0.9", Some(&other), None).is_err());
 }
 

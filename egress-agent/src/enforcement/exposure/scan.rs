@@ -26,13 +26,13 @@ const MOST: usize = 65_536;
 
 /// Looks now and then, on a thread of its own: a node may have thousands of processes.
 #[derive(Debug, Default)]
-pub(crate) struct Looks {
+pub(crate) struct ExposureScanner {
     last: Option<Instant>,
     busy: Arc<AtomicBool>,
-    confirmed: Arc<Mutex<Confirmed>>,
+    confirmed: Arc<Mutex<ConfirmedExposures>>,
 }
 
-impl Looks {
+impl ExposureScanner {
     /// Begins a look, if it is time for one. `roots` are the enforced cgroups, below the mount.
     pub(crate) fn begin(
         &mut self,
@@ -61,11 +61,11 @@ impl Looks {
 /// What counts of what was seen. A container runtime starts a container with all capabilities in the pod's cgroup, and
 /// takes them away before the container's own program runs. So what is new counts when the next look finds it too.
 #[derive(Debug, Default)]
-struct Confirmed {
+struct ConfirmedExposures {
     last: Option<Processes>,
 }
 
-impl Confirmed {
+impl ConfirmedExposures {
     /// What counts after this look. The first one counts as it is.
     fn after(&mut self, found: Processes) -> Processes {
         match self.last.replace(found.clone()) {
@@ -247,7 +247,7 @@ mod tests {
             let unseen = names.iter().map(|name| (*name).to_owned()).collect();
             Processes { seen: names.iter().map(process).collect(), unseen }
         };
-        let mut confirmed = Confirmed::default();
+        let mut confirmed = ConfirmedExposures::default();
         assert_eq!(confirmed.after(seen(&["old"])), seen(&["old"]), "there before the agent");
         // A container that starts: the runtime is in its cgroup for a moment.
         assert_eq!(confirmed.after(seen(&["old", "starts"])), seen(&["old"]));

@@ -138,7 +138,7 @@ async fn the_healthy_set_follows_the_endpoints() {
 #[test]
 fn an_agent_says_which_node_it_is_and_what_is_in_force_there() {
     let (sender, revisions) = watch::channel(None);
-    let words = Introduction::new("node-1.example", revisions.clone()).unwrap();
+    let words = ProbeIdentity::new("node-1.example", revisions.clone()).unwrap();
     let target = "10.0.0.11:15021".parse().unwrap();
     let said = || request(target, Some(&words));
     assert!(said().contains("\r\nx-egress-node: node-1.example\r\nx-egress-revisions: none\r\n"));
@@ -147,7 +147,7 @@ fn an_agent_says_which_node_it_is_and_what_is_in_force_there() {
     assert!(said().contains(&format!("x-egress-revisions: {}\r\n", some.digest())));
     assert!(!request(target, None).contains("x-egress"));
     for wrong in ["", "a b", "a\r\nx: y"] {
-        assert!(Introduction::new(wrong, revisions.clone()).is_none(), "{wrong:?}");
+        assert!(ProbeIdentity::new(wrong, revisions.clone()).is_none(), "{wrong:?}");
     }
 }
 

@@ -32,16 +32,16 @@ pub(super) struct EndpointState {
     failures: AtomicU32,
     /// Ejections so far: each lasts longer than the one before.
     ejections: AtomicU32,
-    /// When it is back, as a [`Moment`]; 0 where it was never ejected.
+    /// When it is back, as a [`ClusterInstant`]; 0 where it was never ejected.
     ejected_until: AtomicU64,
 }
 
 impl EndpointState {
-    fn is_ejected(&self, now: Moment) -> bool {
+    fn is_ejected(&self, now: ClusterInstant) -> bool {
         self.ejected_until.load(Ordering::Relaxed) > now.0
     }
 
-    fn is_in_use(&self, now: Moment) -> bool {
+    fn is_in_use(&self, now: ClusterInstant) -> bool {
         self.connections.load(Ordering::Relaxed) > 0
             || self.active.load(Ordering::Relaxed) > 0
             || self.is_ejected(now)
@@ -75,7 +75,7 @@ fn reset(count: &AtomicU32) {
 
 /// Nanoseconds by a cluster's own clock; never 0.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-struct Moment(u64);
+struct ClusterInstant(u64);
 
 /// The endpoints in the order of their addresses.
 type Array = Box<[(UpstreamAddr, Arc<EndpointState>)]>;
@@ -108,12 +108,12 @@ fn find(array: &Array, addr: UpstreamAddr) -> Option<&Arc<EndpointState>> {
 }
 
 impl Endpoints {
-    fn moment(&self, instant: Instant) -> Moment {
+    fn moment(&self, instant: Instant) -> ClusterInstant {
         let since = instant.saturating_duration_since(self.began).as_nanos();
-        Moment(u64::try_from(since).unwrap_or(u64::MAX).max(1))
+        ClusterInstant(u64::try_from(since).unwrap_or(u64::MAX).max(1))
     }
 
-    fn now(&self) -> Moment {
+    fn now(&self) -> ClusterInstant {
         self.moment(Instant::now())
     }
 
@@ -135,7 +135,7 @@ impl Endpoints {
     }
 
     /// The moment to ask about ejections at; `None` where nobody is ejected.
-    fn ejecting_now(&self) -> Option<Moment> {
+    fn ejecting_now(&self) -> Option<ClusterInstant> {
         let last = self.last_until.load(Ordering::Relaxed);
         if last == 0 {
             return None;
@@ -206,7 +206,7 @@ impl Endpoints {
         let times = before.unwrap_or(0).saturating_add(1);
         let time = rule.base_ejection_time.saturating_mul(times);
         let longest = LONGEST_EJECTION.max(rule.base_ejection_time);
-        let Moment(until) = self.moment(instant + time.min(longest));
+        let ClusterInstant(until) = self.moment(instant + time.min(longest));
         endpoint.ejected_until.store(until, Ordering::Relaxed);
         self.last_until.fetch_max(until, Ordering::Relaxed);
     }
@@ -227,7 +227,12 @@ impl Endpoints {
 
 /// The array with one more endpoint, if that isn't there; where it is full, without those that nothing
 /// would be lost of.
-fn with(old: &Arc<Array>, addr: UpstreamAddr, new: &Arc<EndpointState>, now: Moment) -> Arc<Array> {
+fn with(
+    old: &Arc<Array>,
+    addr: UpstreamAddr,
+    new: &Arc<EndpointState>,
+    now: ClusterInstant,
+) -> Arc<Array> {
     let Err(at) = old.binary_search_by_key(&addr, |(known, _)| *known) else {
         return Arc::clone(old);
     };

@@ -32,7 +32,7 @@ pub(super) struct FairLimit {
 
 #[derive(Debug, Default)]
 struct State {
-    owners: HashMap<ShareOwner, Account>,
+    owners: HashMap<ShareOwner, OwnerUsage>,
     /// The oldest first.
     queue: Vec<Waiter>,
     next: u64,
@@ -40,7 +40,7 @@ struct State {
 
 /// What one owner has.
 #[derive(Clone, Copy, Debug, Default)]
-struct Account {
+struct OwnerUsage {
     places: u32,
     waiting: u32,
 }
@@ -51,12 +51,12 @@ struct Waiter {
     owner: ShareOwner,
     /// The limit that it was asked under: a cluster may have others at the same time.
     max: u32,
-    granted: oneshot::Sender<Place>,
+    granted: oneshot::Sender<FairPermit>,
 }
 
 /// One place; given back on drop.
 #[derive(Debug)]
-pub struct Place {
+pub struct FairPermit {
     limit: Arc<FairLimit>,
     /// Whether it is part of a share: without a limit there are none.
     is_shared: bool,
@@ -66,21 +66,21 @@ pub struct Place {
 
 /// What became of asking for a place.
 #[derive(Debug)]
-pub(super) enum Asked {
+pub(super) enum Acquisition {
     /// It is here.
-    Taken(Place),
+    Taken(FairPermit),
     /// None is left, and the owner has less than its share.
-    Waits(Waiting),
+    Waits(QueuedRequest),
     /// None is left, and the owner has its share.
     Full,
 }
 
 /// A place in the queue; given up on drop.
 #[derive(Debug)]
-pub(super) struct Waiting {
+pub(super) struct QueuedRequest {
     limit: Arc<FairLimit>,
     id: u64,
-    granted: oneshot::Receiver<Place>,
+    granted: oneshot::Receiver<FairPermit>,
 }
 
 impl FairLimit {
@@ -95,7 +95,7 @@ impl FairLimit {
     }
 
     /// A place at once, or none. `max` is the limit; `u32::MAX` is none.
-    pub(super) fn take(self: &Arc<Self>, owner: &ShareOwner, max: u32) -> Option<Place> {
+    pub(super) fn take(self: &Arc<Self>, owner: &ShareOwner, max: u32) -> Option<FairPermit> {
         if max == u32::MAX {
             return Some(self.unlimited());
         }
@@ -109,22 +109,22 @@ impl FairLimit {
     }
 
     /// A place where there is no limit.
-    pub(super) fn unlimited(self: &Arc<Self>) -> Place {
+    pub(super) fn unlimited(self: &Arc<Self>) -> FairPermit {
         self.taken.fetch_add(1, Ordering::SeqCst);
         self.place(None)
     }
 
     /// A place at once, or one to wait for where the owner has less than its share.
-    pub(super) fn ask(self: &Arc<Self>, owner: &ShareOwner, max: u32) -> Asked {
+    pub(super) fn ask(self: &Arc<Self>, owner: &ShareOwner, max: u32) -> Acquisition {
         if let Some(place) = self.take(owner, max) {
-            return Asked::Taken(place);
+            return Acquisition::Taken(place);
         }
         let has_less = max > 0 && self.lock().has_less_than_share(owner, max);
-        if has_less { Asked::Waits(self.wait(owner, max)) } else { Asked::Full }
+        if has_less { Acquisition::Waits(self.wait(owner, max)) } else { Acquisition::Full }
     }
 
     /// Waits for a place, however many the owner has.
-    pub(super) fn wait(self: &Arc<Self>, owner: &ShareOwner, max: u32) -> Waiting {
+    pub(super) fn wait(self: &Arc<Self>, owner: &ShareOwner, max: u32) -> QueuedRequest {
         let (granted, receiver) = oneshot::channel();
         let (id, unclaimed) = {
             let mut state = self.lock();
@@ -137,12 +137,12 @@ impl FairLimit {
             (id, self.serve(&mut state))
         };
         drop(unclaimed);
-        Waiting { limit: Arc::clone(self), id, granted: receiver }
+        QueuedRequest { limit: Arc::clone(self), id, granted: receiver }
     }
 
     /// Gives the free places to those that wait, each as far as its limit leaves one. The places of those that
     /// went away meanwhile come back: they are to be dropped without the lock.
-    fn serve(self: &Arc<Self>, state: &mut State) -> Vec<Place> {
+    fn serve(self: &Arc<Self>, state: &mut State) -> Vec<FairPermit> {
         let mut unclaimed = Vec::new();
         while let Some(next) = state.next_in_queue(self.taken()) {
             let Waiter { owner, max, .. } = &state.queue[next];
@@ -161,16 +161,16 @@ impl FairLimit {
         state: &mut State,
         owner: &ShareOwner,
         max: u32,
-    ) -> Option<Place> {
+    ) -> Option<FairPermit> {
         let more = |taken: u32| (taken < max).then(|| taken + 1);
         self.taken.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more).ok()?;
         state.account(owner).places += 1;
         Some(self.place(Some(owner.clone())))
     }
 
-    fn place(self: &Arc<Self>, owner: Option<ShareOwner>) -> Place {
+    fn place(self: &Arc<Self>, owner: Option<ShareOwner>) -> FairPermit {
         let is_shared = owner.is_some();
-        Place { limit: Arc::clone(self), is_shared, owner: RefCell::new(owner) }
+        FairPermit { limit: Arc::clone(self), is_shared, owner: RefCell::new(owner) }
     }
 
     fn left_queue(&self, state: &mut State, owner: &ShareOwner) {
@@ -185,12 +185,12 @@ impl FairLimit {
 }
 
 impl State {
-    fn account(&mut self, owner: &ShareOwner) -> &mut Account {
+    fn account(&mut self, owner: &ShareOwner) -> &mut OwnerUsage {
         self.owners.entry(owner.clone()).or_default()
     }
 
     /// Changes what an owner has; one that has nothing is forgotten.
-    fn change(&mut self, owner: &ShareOwner, change: impl FnOnce(&mut Account)) {
+    fn change(&mut self, owner: &ShareOwner, change: impl FnOnce(&mut OwnerUsage)) {
         let Some(account) = self.owners.get_mut(owner) else { return };
         change(account);
         if account.places == 0 && account.waiting == 0 {
@@ -202,7 +202,7 @@ impl State {
         let own = self.owners.get(owner).copied();
         let owners = self.owners.len() + usize::from(own.is_none());
         let share = max / u32::try_from(owners).unwrap_or(u32::MAX).max(1);
-        let Account { places, waiting } = own.unwrap_or_default();
+        let OwnerUsage { places, waiting } = own.unwrap_or_default();
         places + waiting < share.max(1)
     }
 
@@ -216,7 +216,7 @@ impl State {
     }
 }
 
-impl Place {
+impl FairPermit {
     /// From here on it is part of this owner's share, or of none. It counts for the limit all the same.
     pub(super) fn set_owner(&self, owner: Option<&ShareOwner>) {
         if !self.is_shared {
@@ -236,7 +236,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for FairPermit {
     fn drop(&mut self) {
         self.set_owner(None);
         self.limit.taken.fetch_sub(1, Ordering::SeqCst);
@@ -247,19 +247,19 @@ impl Drop for Place {
     }
 }
 
-impl Waiting {
+impl QueuedRequest {
     /// The place, once it is there.
-    pub(super) async fn granted(&mut self) -> Option<Place> {
+    pub(super) async fn granted(&mut self) -> Option<FairPermit> {
         (&mut self.granted).await.ok()
     }
 
     /// The place, if it is there by now.
-    pub(super) fn granted_by_now(&mut self) -> Option<Place> {
+    pub(super) fn granted_by_now(&mut self) -> Option<FairPermit> {
         self.granted.try_recv().ok()
     }
 }
 
-impl Drop for Waiting {
+impl Drop for QueuedRequest {
     fn drop(&mut self) {
         let mut state = self.limit.lock();
         let Some(index) = state.queue.iter().position(|waiter| waiter.id == self.id) else {
@@ -282,19 +282,19 @@ mod tests {
         ShareOwner::of(None, [192, 0, 2, last].into())
     }
 
-    fn take(limit: &Arc<FairLimit>, last: u8, max: u32) -> Option<Place> {
+    fn take(limit: &Arc<FairLimit>, last: u8, max: u32) -> Option<FairPermit> {
         limit.take(&owner(last), max)
     }
 
-    fn waits(limit: &Arc<FairLimit>, last: u8, max: u32) -> Option<Waiting> {
+    fn waits(limit: &Arc<FairLimit>, last: u8, max: u32) -> Option<QueuedRequest> {
         match limit.ask(&owner(last), max) {
-            Asked::Waits(waiting) => Some(waiting),
-            Asked::Full => None,
-            Asked::Taken(_) => panic!("there was a place"),
+            Acquisition::Waits(waiting) => Some(waiting),
+            Acquisition::Full => None,
+            Acquisition::Taken(_) => panic!("there was a place"),
         }
     }
 
-    fn now(waiting: &mut Waiting) -> Option<Place> {
+    fn now(waiting: &mut QueuedRequest) -> Option<FairPermit> {
         waiting.granted().now_or_never().flatten()
     }
 
@@ -422,13 +422,13 @@ mod tests {
                     for round in 0..2000 {
                         let mut place = None;
                         match limit.ask(&owner(last / 2), 3) {
-                            Asked::Taken(got) => place = Some(got),
+                            Acquisition::Taken(got) => place = Some(got),
                             // Some give up at once.
-                            Asked::Waits(_) if round % 5 == 0 => {}
-                            Asked::Waits(mut waiting) => {
+                            Acquisition::Waits(_) if round % 5 == 0 => {}
+                            Acquisition::Waits(mut waiting) => {
                                 place = futures_executor(waiting.granted());
                             }
-                            Asked::Full => {}
+                            Acquisition::Full => {}
                         }
                         if place.is_some() {
                             assert!(taken.fetch_add(1, Ordering::SeqCst) < 3);

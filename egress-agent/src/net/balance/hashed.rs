@@ -95,7 +95,7 @@ fn ring(endpoints: &[Endpoint], minimum: u32) -> Box<[(u64, u32)]> {
 /// more often the more it weighs.
 fn maglev(endpoints: &[Endpoint], size: u32) -> Box<[u32]> {
     const FREE: u32 = u32::MAX;
-    struct Taker {
+    struct SlotTaker {
         offset: u64,
         skip: u64,
         next: u64,
@@ -108,14 +108,14 @@ fn maglev(endpoints: &[Endpoint], size: u32) -> Box<[u32]> {
     if most <= 0.0 {
         return Box::default();
     }
-    let mut takers: Vec<Taker> = endpoints
+    let mut takers: Vec<SlotTaker> = endpoints
         .iter()
         .zip(parts)
         .map(|(endpoint, part)| {
             let key = endpoint.addr.to_string();
             let offset = hash_of(key.as_bytes()) % slots;
             let skip = hash_with(1, key.as_bytes()) % (slots - 1) + 1;
-            Taker { offset, skip, next: 0, part, target: 0.0 }
+            SlotTaker { offset, skip, next: 0, part, target: 0.0 }
         })
         .collect();
     let mut table = vec![FREE; usize::try_from(slots).unwrap_or(2)];

@@ -14,12 +14,14 @@ use tokio::{
     time::{Instant, sleep_until, timeout_at},
 };
 
-use super::{ClusterState, ClusterStates, Lease, Place, fair::Asked, wishes::Waiting};
+use super::{
+    ClusterState, ClusterStates, FairPermit, Lease, fair::Acquisition, wishes::PlaceWaiter,
+};
 use crate::{policy::Cluster, types::ShareOwner};
 
 /// What is done where `maxConnections` are taken, and until when.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Patience {
+pub enum WaitPolicy {
     /// Nothing.
     None,
     /// An idle connection is closed, and waited for; see [`Lease::set_owner`].
@@ -43,12 +45,12 @@ impl ClusterStates {
 
     /// A place among the requests that may be under way to the cluster; `None` if all are taken. A source that
     /// has less than its share waits for one, for `connectTimeout` at most. See [`Self::unlimited_request`].
-    pub async fn request_place(&self, cluster: &Cluster, owner: &ShareOwner) -> Option<Place> {
+    pub async fn request_place(&self, cluster: &Cluster, owner: &ShareOwner) -> Option<FairPermit> {
         let limit = &self.of(cluster).requests;
         match limit.ask(owner, cluster.pool.max_requests) {
-            Asked::Taken(place) => Some(place),
-            Asked::Full => None,
-            Asked::Waits(mut waiting) => {
+            Acquisition::Taken(place) => Some(place),
+            Acquisition::Full => None,
+            Acquisition::Waits(mut waiting) => {
                 let deadline = Instant::now() + cluster.pool.connect_timeout;
                 timeout_at(deadline, waiting.granted()).await.ok()?
             }
@@ -58,7 +60,7 @@ impl ClusterStates {
     /// A place among the requests of a cluster that has no limit of them: a rule of the same cluster that has one
     /// counts it.
     #[must_use]
-    pub fn unlimited_request(&self, cluster: &Cluster) -> Place {
+    pub fn unlimited_request(&self, cluster: &Cluster) -> FairPermit {
         self.of(cluster).requests.unlimited()
     }
 
@@ -68,23 +70,23 @@ impl ClusterStates {
         state: &Arc<ClusterState>,
         cluster: &Cluster,
         owner: &ShareOwner,
-        patience: Patience,
+        patience: WaitPolicy,
     ) -> Option<Lease> {
         let (limit, max) = (&state.connections, cluster.pool.max_connections);
         let lease = |place| Lease::new(state, cluster, place);
         let (mut waiting, has_less, deadline) = match patience {
-            Patience::None => return limit.take(owner, max).map(lease),
-            Patience::Idle(deadline) => match limit.take(owner, max) {
+            WaitPolicy::None => return limit.take(owner, max).map(lease),
+            WaitPolicy::Idle(deadline) => match limit.take(owner, max) {
                 Some(place) => return Some(lease(place)),
                 None => (limit.wait(owner, max), false, deadline),
             },
-            Patience::Share(deadline) => match limit.ask(owner, max) {
-                Asked::Taken(place) => return Some(lease(place)),
-                Asked::Waits(waiting) => (waiting, true, deadline),
-                Asked::Full => (limit.wait(owner, max), false, deadline),
+            WaitPolicy::Share(deadline) => match limit.ask(owner, max) {
+                Acquisition::Taken(place) => return Some(lease(place)),
+                Acquisition::Waits(waiting) => (waiting, true, deadline),
+                Acquisition::Full => (limit.wait(owner, max), false, deadline),
             },
         };
-        let _waiting = Waiting::at(&state.places);
+        let _waiting = PlaceWaiter::at(&state.places);
         let mut wish = None;
         let mut idled = pin!(state.places.idled.notified());
         idled.as_mut().enable();
@@ -132,12 +134,12 @@ mod tests {
         let (states, cluster) = (ClusterStates::default(), cluster(1, None));
         let state = states.of(&cluster);
         let lease = states
-            .place(&state, &cluster, &ShareOwner::Own, Patience::Share(soon()))
+            .place(&state, &cluster, &ShareOwner::Own, WaitPolicy::Share(soon()))
             .await
             .unwrap();
         assert!(
             states
-                .place(&state, &cluster, &ShareOwner::Own, Patience::Share(soon()))
+                .place(&state, &cluster, &ShareOwner::Own, WaitPolicy::Share(soon()))
                 .await
                 .is_none(),
             "it is in use"
@@ -145,7 +147,7 @@ mod tests {
         assert!(!states.grant(&cluster));
         lease.set_owner(None);
         let mut wishes = states.wishes();
-        let waiting = states.place(&state, &cluster, &ShareOwner::Own, Patience::Share(soon()));
+        let waiting = states.place(&state, &cluster, &ShareOwner::Own, WaitPolicy::Share(soon()));
         let pool = async {
             wishes.changed().await.unwrap();
             assert!(states.grant(&cluster));
@@ -156,7 +158,7 @@ mod tests {
         assert!(second.is_some());
         assert!(
             states
-                .place(&state, &cluster, &ShareOwner::Own, Patience::Share(soon()))
+                .place(&state, &cluster, &ShareOwner::Own, WaitPolicy::Share(soon()))
                 .await
                 .is_none()
         );
@@ -167,11 +169,11 @@ mod tests {
         let (states, cluster) = (ClusterStates::default(), cluster(1, None));
         let state = states.of(&cluster);
         let lease = states
-            .place(&state, &cluster, &ShareOwner::Own, Patience::Share(soon()))
+            .place(&state, &cluster, &ShareOwner::Own, WaitPolicy::Share(soon()))
             .await
             .unwrap();
         let other = ShareOwner::of(None, [192, 0, 2, 1].into());
-        let waiting = states.place(&state, &cluster, &other, Patience::Share(soon()));
+        let waiting = states.place(&state, &cluster, &other, WaitPolicy::Share(soon()));
         let mut wishes = states.wishes();
         let pool = async {
             wishes.changed().await.unwrap();
@@ -190,13 +192,13 @@ mod tests {
         let (states, cluster) = (ClusterStates::default(), cluster(1, None));
         let state = states.of(&cluster);
         let lease = states
-            .place(&state, &cluster, &ShareOwner::Own, Patience::Share(soon()))
+            .place(&state, &cluster, &ShareOwner::Own, WaitPolicy::Share(soon()))
             .await
             .unwrap();
         lease.set_owner(None);
         assert!(
             states
-                .place(&state, &cluster, &ShareOwner::Own, Patience::Share(Instant::now()))
+                .place(&state, &cluster, &ShareOwner::Own, WaitPolicy::Share(Instant::now()))
                 .await
                 .is_none()
         );

@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 
 /// The idle connections of a cluster, and who wishes for their places.
 #[derive(Debug, Default)]
-pub(super) struct Places {
+pub(super) struct IdleConnections {
     idle: AtomicUsize,
     /// In the order in which they came; a wish that was given up is dropped by who made it.
     wishes: Mutex<VecDeque<Weak<()>>>,
@@ -25,22 +25,22 @@ pub(super) struct Places {
 }
 
 /// Somebody who waits for a place.
-pub(super) struct Waiting<'a>(&'a Places);
+pub(super) struct PlaceWaiter<'a>(&'a IdleConnections);
 
-impl<'a> Waiting<'a> {
-    pub(super) fn at(places: &'a Places) -> Self {
+impl<'a> PlaceWaiter<'a> {
+    pub(super) fn at(places: &'a IdleConnections) -> Self {
         places.waiting.fetch_add(1, Ordering::SeqCst);
         Self(places)
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for PlaceWaiter<'_> {
     fn drop(&mut self) {
         self.0.waiting.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
-impl Places {
+impl IdleConnections {
     pub(super) fn set_idle(&self, idle: bool) {
         if idle {
             // Before the look at who waits, as with places that are given back.

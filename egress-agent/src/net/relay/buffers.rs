@@ -10,7 +10,7 @@ use std::{
 use bytes::{BufMut as _, Bytes, BytesMut};
 use tokio::io::{AsyncReadExt as _, ReadBuf};
 
-use crate::net::Side;
+use crate::net::RelayIo;
 use crate::sys::splice::Pipe;
 
 /// The buffer that all connections of a worker share.
@@ -81,7 +81,7 @@ impl Buffers {
     }
 
     /// Reads what there is: into the shared buffer, or where `keeps` says so into one of its own.
-    pub(super) fn poll_read<F: Side>(
+    pub(super) fn poll_read<F: RelayIo>(
         &self,
         cx: &mut Context<'_>,
         from: &mut F,
@@ -128,7 +128,7 @@ impl Read<'_> {
     }
 
     /// Writes what is taken at once, and gives what is left. It keeps little more alive than it is long.
-    pub(super) fn pass_on<T: Side>(self, cx: &mut Context<'_>, to: &mut T) -> io::Result<Bytes> {
+    pub(super) fn pass_on<T: RelayIo>(self, cx: &mut Context<'_>, to: &mut T) -> io::Result<Bytes> {
         let written = |written| match written {
             0 => Err(io::Error::from(io::ErrorKind::WriteZero)),
             written => Ok(written),

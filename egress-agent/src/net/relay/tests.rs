@@ -43,7 +43,7 @@ struct Relay {
     server: TcpStream,
     buffers: Rc<Buffers>,
     counts: Rc<Counts>,
-    task: JoinHandle<End>,
+    task: JoinHandle<RelayOutcome>,
 }
 
 const LONG: Duration = Duration::from_secs(60);
@@ -80,7 +80,7 @@ fn early_bytes_go_first_and_both_directions_flow() {
         assert_eq!(&text, b"hi");
         drop(r.client);
         drop(r.server);
-        assert!(matches!(r.task.await.unwrap(), End::Closed));
+        assert!(matches!(r.task.await.unwrap(), RelayOutcome::Closed));
         assert_eq!((r.counts.down.get(), r.counts.up.get()), (13, 2));
     });
 }
@@ -99,7 +99,7 @@ fn a_half_closed_side_still_receives() {
         let mut text = String::new();
         r.client.read_to_string(&mut text).await.unwrap();
         assert_eq!(text, "answer");
-        assert!(matches!(r.task.await.unwrap(), End::Closed));
+        assert!(matches!(r.task.await.unwrap(), RelayOutcome::Closed));
     });
 }
 
@@ -114,7 +114,7 @@ fn the_server_may_close_first_too() {
         r.client.shutdown().await.unwrap();
         r.server.read_to_string(&mut text).await.unwrap();
         assert_eq!(text, "still here");
-        assert!(matches!(r.task.await.unwrap(), End::Closed));
+        assert!(matches!(r.task.await.unwrap(), RelayOutcome::Closed));
     });
 }
 
@@ -129,7 +129,7 @@ fn a_reset_is_passed_on_as_a_reset() {
         drop(r.server);
         let error = r.client.read(&mut text).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
-        assert!(matches!(r.task.await.unwrap(), End::Reset(Peer::Upstream, _)));
+        assert!(matches!(r.task.await.unwrap(), RelayOutcome::Reset(Peer::Upstream, _)));
 
         let mut r = start(b"", LONG).await;
         r.client.write_all(b"x").await.unwrap();
@@ -138,7 +138,7 @@ fn a_reset_is_passed_on_as_a_reset() {
         drop(r.client);
         let error = r.server.read(&mut text).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
-        assert!(matches!(r.task.await.unwrap(), End::Reset(Peer::Downstream, _)));
+        assert!(matches!(r.task.await.unwrap(), RelayOutcome::Reset(Peer::Downstream, _)));
     });
 }
 
@@ -156,7 +156,7 @@ fn an_idle_connection_ends_in_a_reset_and_a_busy_one_lives() {
         assert!(!r.task.is_finished());
         let error = r.client.read(&mut byte).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
-        assert!(matches!(r.task.await.unwrap(), End::Idle));
+        assert!(matches!(r.task.await.unwrap(), RelayOutcome::Idle));
     });
 }
 
@@ -195,7 +195,7 @@ fn bulk_is_spliced_whole_and_pipes_come_back() {
         client.read_to_string(&mut tail).await.unwrap();
         assert_eq!(tail, "tail");
         drop(client);
-        assert!(matches!(r.task.await.unwrap(), End::Closed));
+        assert!(matches!(r.task.await.unwrap(), RelayOutcome::Closed));
         assert_eq!(r.counts.up.get(), expected.len() + 4);
     });
 }
@@ -226,13 +226,13 @@ fn bulk_that_breaks_is_a_reset_and_frees_its_pipe() {
             }
         };
         assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
-        assert!(matches!(r.task.await.unwrap(), End::Reset(Peer::Upstream, _)));
+        assert!(matches!(r.task.await.unwrap(), RelayOutcome::Reset(Peer::Upstream, _)));
         assert_eq!(r.buffers.pipes_lent(), 0);
         assert!(r.buffers.pool.borrow().iter().all(Pipe::is_empty));
     });
 }
 
-impl Side for DuplexStream {
+impl RelayIo for DuplexStream {
     fn plain(&self) -> Option<&TcpStream> {
         None
     }
@@ -264,7 +264,7 @@ fn sides_without_a_socket_are_copied_under_backpressure() {
         assert!(received == expected, "bytes differ");
         writer.await.unwrap();
         drop(client);
-        assert!(matches!(task.await.unwrap(), End::Closed));
+        assert!(matches!(task.await.unwrap(), RelayOutcome::Closed));
     });
 }
 
@@ -316,7 +316,7 @@ async fn cost(size: usize, count: usize) -> Allocations {
         before.set(Some(Allocations::here()));
     };
     let (end, ()) = tokio::join!(relaying, warm);
-    assert!(matches!(end, End::Closed), "{end:?}");
+    assert!(matches!(end, RelayOutcome::Closed), "{end:?}");
     Allocations::here() - before.get().unwrap()
 }
 

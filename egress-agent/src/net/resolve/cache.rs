@@ -24,7 +24,7 @@ const REFRESH: u32 = 5;
 
 /// What the cache says about a name.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) enum Known {
+pub(super) enum CacheLookup {
     /// Use it.
     Fresh(Addresses),
     /// Use it, and ask for a new one in the background.
@@ -42,7 +42,7 @@ pub(super) enum Known {
 /// an owner loses nothing to others as long as it has no more names than they have.
 #[derive(Debug)]
 pub(super) struct Cache {
-    entries: HashMap<Arc<str>, Entry>,
+    entries: HashMap<Arc<str>, CacheEntry>,
     /// Names by owner, oldest first. An entry that was replaced is known by its number.
     owners: HashMap<ShareOwner, Names>,
     next: u64,
@@ -56,7 +56,7 @@ struct Names {
 }
 
 #[derive(Debug)]
-struct Entry {
+struct CacheEntry {
     addresses: Addresses,
     refresh: Instant,
     expires: Instant,
@@ -71,21 +71,21 @@ impl Cache {
         Self { entries: HashMap::new(), owners: HashMap::new(), next: 0, capacity }
     }
 
-    pub(super) fn get(&mut self, now: Instant, name: &str) -> Known {
-        let Some(entry) = self.entries.get_mut(name) else { return Known::Missing };
+    pub(super) fn get(&mut self, now: Instant, name: &str) -> CacheLookup {
+        let Some(entry) = self.entries.get_mut(name) else { return CacheLookup::Missing };
         if now >= entry.expires + STALE {
             self.remove(name);
-            return Known::Missing;
+            return CacheLookup::Missing;
         }
         entry.used = true;
         let addresses = Arc::clone(&entry.addresses);
         match (now < entry.expires, entry.recheck) {
-            (true, Some(recheck)) if now < recheck => Known::Fresh(addresses),
-            (true, _) if now < entry.refresh => Known::Fresh(addresses),
-            (false, None) => Known::Stale(addresses),
-            (false, Some(recheck)) if now < recheck => Known::Failing(addresses),
+            (true, Some(recheck)) if now < recheck => CacheLookup::Fresh(addresses),
+            (true, _) if now < entry.refresh => CacheLookup::Fresh(addresses),
+            (false, None) => CacheLookup::Stale(addresses),
+            (false, Some(recheck)) if now < recheck => CacheLookup::Failing(addresses),
             // After a failure nobody waits for the next try (RFC 8767 §5).
-            (true, _) | (false, Some(_)) => Known::Refresh(addresses),
+            (true, _) | (false, Some(_)) => CacheLookup::Refresh(addresses),
         }
     }
 
@@ -103,7 +103,7 @@ impl Cache {
         let refresh = expires - life / REFRESH;
         if let Some(entry) = self.entries.get_mut(name) {
             let (owner, number, used) = (entry.owner.clone(), entry.number, entry.used);
-            *entry = Entry { addresses, refresh, expires, recheck: None, owner, number, used };
+            *entry = CacheEntry { addresses, refresh, expires, recheck: None, owner, number, used };
             return;
         }
         while self.entries.len() >= self.capacity.max(1) {
@@ -116,7 +116,7 @@ impl Cache {
         names.count += 1;
         let owner = owner.clone();
         let entry =
-            Entry { addresses, refresh, expires, recheck: None, owner, number, used: false };
+            CacheEntry { addresses, refresh, expires, recheck: None, owner, number, used: false };
         self.entries.insert(Arc::clone(name), entry);
     }
 
@@ -190,26 +190,26 @@ mod tests {
         let start = Instant::now();
         let mut cache = Cache::new(8);
         let name: Arc<str> = "a.example".into();
-        assert_eq!(cache.get(start, &name), Known::Missing);
+        assert_eq!(cache.get(start, &name), CacheLookup::Missing);
         cache.insert(start, &owner(1), &name, addresses(), MINUTE);
-        assert_eq!(cache.get(start + MINUTE / 2, &name), Known::Fresh(addresses()));
+        assert_eq!(cache.get(start + MINUTE / 2, &name), CacheLookup::Fresh(addresses()));
         let late = start + MINUTE * 9 / 10;
-        assert_eq!(cache.get(late, &name), Known::Refresh(addresses()));
+        assert_eq!(cache.get(late, &name), CacheLookup::Refresh(addresses()));
         // The refresh fails: not asked again at once, but the answer is good.
         assert_eq!(cache.failed(late, &name), Some(addresses()));
-        assert_eq!(cache.get(late, &name), Known::Fresh(addresses()));
-        assert_eq!(cache.get(late + RECHECK, &name), Known::Refresh(addresses()));
+        assert_eq!(cache.get(late, &name), CacheLookup::Fresh(addresses()));
+        assert_eq!(cache.get(late + RECHECK, &name), CacheLookup::Refresh(addresses()));
         // Its life is over: who asks first waits for the next answer.
         cache.insert(start, &owner(1), &name, addresses(), MINUTE);
         let over = start + MINUTE;
-        assert_eq!(cache.get(over, &name), Known::Stale(addresses()));
+        assert_eq!(cache.get(over, &name), CacheLookup::Stale(addresses()));
         assert_eq!(cache.failed(over, &name), Some(addresses()));
-        assert_eq!(cache.get(over + RECHECK / 2, &name), Known::Failing(addresses()));
+        assert_eq!(cache.get(over + RECHECK / 2, &name), CacheLookup::Failing(addresses()));
         // After a failure nobody does.
-        assert_eq!(cache.get(over + RECHECK, &name), Known::Refresh(addresses()));
+        assert_eq!(cache.get(over + RECHECK, &name), CacheLookup::Refresh(addresses()));
         // Nothing is kept for ever.
         assert_eq!(cache.failed(over + STALE, &name), None);
-        assert_eq!(cache.get(over + STALE, &name), Known::Missing);
+        assert_eq!(cache.get(over + STALE, &name), CacheLookup::Missing);
         assert!(cache.owners.is_empty());
     }
 
@@ -221,8 +221,11 @@ mod tests {
             let name: Arc<str> = "a.example".into();
             cache.insert(start, &owner(1), &name, addresses(), Duration::from_secs(ttl));
             let end = start + Duration::from_secs(life);
-            assert!(matches!(cache.get(end - Duration::from_millis(1), &name), Known::Refresh(_)));
-            assert!(matches!(cache.get(end, &name), Known::Stale(_)));
+            assert!(matches!(
+                cache.get(end - Duration::from_millis(1), &name),
+                CacheLookup::Refresh(_)
+            ));
+            assert!(matches!(cache.get(end, &name), CacheLookup::Stale(_)));
         }
     }
 
@@ -253,7 +256,7 @@ mod tests {
             }
             for number in 0..own {
                 let known = cache.get(start, &format!("good{number}.example"));
-                prop_assert_eq!(known, Known::Fresh(addresses()));
+                prop_assert_eq!(known, CacheLookup::Fresh(addresses()));
             }
         }
     }

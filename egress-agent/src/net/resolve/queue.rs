@@ -28,14 +28,18 @@ struct Owner {
 
 /// The owner's share is used up.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Full;
+pub(super) struct ShareExhausted;
 
 impl Queue {
     pub(super) fn new(limits: LookupLimits) -> Self {
         Self { limits, owners: HashMap::new(), turn: VecDeque::new(), active: 0, waiting: 0 }
     }
 
-    pub(super) fn push(&mut self, owner: &ShareOwner, name: &Arc<str>) -> Result<(), Full> {
+    pub(super) fn push(
+        &mut self,
+        owner: &ShareOwner,
+        name: &Arc<str>,
+    ) -> Result<(), ShareExhausted> {
         let used = self.owners.get(owner).map_or(0, |owner| owner.names.len());
         // The agent's own names are those of the configuration, which bounds them.
         let fits = match owner {
@@ -45,7 +49,7 @@ impl Queue {
             }
         };
         if !fits {
-            return Err(Full);
+            return Err(ShareExhausted);
         }
         let entry = self.owners.entry(owner.clone()).or_default();
         if entry.names.is_empty() {

@@ -19,7 +19,7 @@ use hickory_resolver::{
     system_conf::parse_resolv_conf,
 };
 
-use super::{error::ResolveError, found::Records};
+use super::{addresses::Records, error::ResolveError};
 
 /// How long an answer of the name server is waited for, before it is asked again.
 const PATIENCE: Duration = Duration::from_secs(2);

@@ -114,7 +114,7 @@ async fn resolve(
     owner: &ShareOwner,
     name: &str,
 ) -> Result<Arc<[IpAddr]>, ResolveError> {
-    let question = Question { owner, name, within: LONG };
+    let question = DnsQuestion { owner, name, within: LONG };
     timeout(LONG, resolver.resolve(question)).await.expect("an answer")
 }
 

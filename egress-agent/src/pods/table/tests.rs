@@ -8,8 +8,8 @@ use super::{
 };
 
 /// A veth pair whose other end is in the namespace of the pod with this number.
-fn sighting(ifindex: u32, number: u32, addresses: &[&str]) -> Sighting {
-    Sighting {
+fn sighting(ifindex: u32, number: u32, addresses: &[&str]) -> ObservedInterface {
+    ObservedInterface {
         ifindex,
         name: format!("veth{ifindex}").into(),
         namespace: Some(1000 + u64::from(ifindex)),
@@ -18,14 +18,14 @@ fn sighting(ifindex: u32, number: u32, addresses: &[&str]) -> Sighting {
     }
 }
 
-fn sightings(cgroups: &[u32], interfaces: &[Sighting]) -> Sightings {
+fn sightings(cgroups: &[u32], interfaces: &[ObservedInterface]) -> ObservedInterfaces {
     let cgroups = cgroups
         .iter()
         .map(|number| (uid(*number), format!("/kubepods/pod{}", uid(*number)).into()));
-    Sightings { cgroups: cgroups.collect(), interfaces: interfaces.to_vec() }
+    ObservedInterfaces { cgroups: cgroups.collect(), interfaces: interfaces.to_vec() }
 }
 
-fn see(table: &mut Table, cgroups: &[u32], interfaces: &[Sighting]) {
+fn see(table: &mut Table, cgroups: &[u32], interfaces: &[ObservedInterface]) {
     table.see(SystemTime::now(), sightings(cgroups, interfaces));
 }
 
@@ -73,8 +73,8 @@ fn what_the_api_server_does_not_know_is_unknown_until_it_does() {
     assert_eq!(known(&table), [on("web-1", "veth7", &["10.0.0.1"])]);
     assert!(unknown(&table).is_empty());
     // Nobody is behind it, or nobody that can be told.
-    let nobody = Sighting { pods: BTreeSet::new(), ..sighting(8, 1, &["10.0.0.2"]) };
-    let two = Sighting { pods: [uid(1), uid(2)].into(), ..sighting(9, 1, &["10.0.0.3"]) };
+    let nobody = ObservedInterface { pods: BTreeSet::new(), ..sighting(8, 1, &["10.0.0.2"]) };
+    let two = ObservedInterface { pods: [uid(1), uid(2)].into(), ..sighting(9, 1, &["10.0.0.3"]) };
     see(&mut table, &[1, 2], &[web, nobody, two]);
     assert_eq!(unknown(&table).len(), 2);
 }
@@ -161,7 +161,7 @@ fn an_index_that_comes_again_is_another_interface() {
     let mut table = Table::default();
     table.list([pod(1, &[]), pod(2, &[])]);
     see(&mut table, &[1], &[sighting(7, 1, &["10.0.0.1"])]);
-    let again = Sighting { namespace: Some(5), ..sighting(7, 2, &["10.0.0.2"]) };
+    let again = ObservedInterface { namespace: Some(5), ..sighting(7, 2, &["10.0.0.2"]) };
     see(&mut table, &[1, 2], &[again]);
     assert_eq!(known(&table)[0], ("web-1".into(), None, vec![]));
     assert_eq!(known(&table)[1], on("web-2", "veth7", &["10.0.0.2"]));
@@ -221,9 +221,9 @@ proptest! {
                 Event::See(there, mut interfaces) => {
                     interfaces.sort_unstable();
                     interfaces.dedup_by_key(|(ifindex, ..)| *ifindex);
-                    let seen: Vec<Sighting> = interfaces.iter().map(|(ifindex, number, namespace, address)| {
+                    let seen: Vec<ObservedInterface> = interfaces.iter().map(|(ifindex, number, namespace, address)| {
                         let addresses: Vec<&str> = ADDRESSES.get(*address).copied().into_iter().collect();
-                        Sighting { namespace: Some(*namespace), ..sighting(*ifindex, *number, &addresses) }
+                        ObservedInterface { namespace: Some(*namespace), ..sighting(*ifindex, *number, &addresses) }
                     }).collect();
                     first.retain(|ifindex, (namespace, _)| {
                         interfaces.iter().any(|(index, _, behind, _)| index == ifindex && behind == namespace)

@@ -12,7 +12,7 @@ use crate::{
 
 /// Whether a condition holds. The order is that of certainty.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Holds {
+pub enum Truth {
     /// It does not.
     No,
     /// Nobody can tell.
@@ -21,7 +21,7 @@ pub enum Holds {
     Yes,
 }
 
-impl Holds {
+impl Truth {
     /// All of them; yes where there are none.
     pub fn all(each: impl Iterator<Item = Self>) -> Self {
         each.min().unwrap_or(Self::Yes)
@@ -33,7 +33,7 @@ impl Holds {
     }
 }
 
-impl std::ops::Not for Holds {
+impl std::ops::Not for Truth {
     type Output = Self;
 
     fn not(self) -> Self {
@@ -45,7 +45,7 @@ impl std::ops::Not for Holds {
     }
 }
 
-impl From<bool> for Holds {
+impl From<bool> for Truth {
     fn from(holds: bool) -> Self {
         if holds { Self::Yes } else { Self::No }
     }
@@ -152,9 +152,9 @@ impl TextPattern {
 impl Condition {
     /// Whether it holds.
     #[must_use]
-    pub fn holds(&self, subject: &Subject<'_>, trust_domain: &TrustDomain) -> Holds {
+    pub fn holds(&self, subject: &Subject<'_>, trust_domain: &TrustDomain) -> Truth {
         let each = self.values.iter();
-        let any = Holds::any(each.map(|value| self.value_holds(value, subject, trust_domain)));
+        let any = Truth::any(each.map(|value| self.value_holds(value, subject, trust_domain)));
         if self.negated { !any } else { any }
     }
 
@@ -163,7 +163,7 @@ impl Condition {
         value: &ValuePattern,
         subject: &Subject<'_>,
         trust_domain: &TrustDomain,
-    ) -> Holds {
+    ) -> Truth {
         let Subject { source, remote, port, server_name, http } = subject;
         match (&self.attribute, value) {
             (Attribute::Namespace, ValuePattern::Text(wanted)) => {
@@ -206,31 +206,31 @@ impl Condition {
                 known(*http, |http| wanted.matches(http.method.as_str()))
             }
             (Attribute::Path, ValuePattern::Path(wanted)) => {
-                let Some(http) = http else { return Holds::Unknown };
+                let Some(http) = http else { return Truth::Unknown };
                 let (path, _) = path::split_query(http.path_and_query);
-                path::matches(wanted, path, false).map_or(Holds::Unknown, Holds::from)
+                path::matches(wanted, path, false).map_or(Truth::Unknown, Truth::from)
             }
             (Attribute::Header(name), ValuePattern::Text(wanted)) => {
-                http.as_ref().map_or(Holds::Unknown, |http| header(http, name, wanted))
+                http.as_ref().map_or(Truth::Unknown, |http| header(http, name, wanted))
             }
             // Attributes that do not exist here, and values of another kind than the attribute.
-            (Attribute::Unsupported(_), _) | (_, _) => Holds::Unknown,
+            (Attribute::Unsupported(_), _) | (_, _) => Truth::Unknown,
         }
     }
 }
 
 /// Whether what a certificate proves is as wanted. What the address says instead is not proven: it rules out, and
 /// never confirms.
-fn proven(proven: Option<String>, told: Option<String>, wanted: &TextPattern) -> Holds {
+fn proven(proven: Option<String>, told: Option<String>, wanted: &TextPattern) -> Truth {
     match (proven, told) {
         (Some(proven), _) => wanted.matches(&proven).into(),
-        (None, Some(told)) if !wanted.matches(&told) => Holds::No,
-        (None, _) => Holds::Unknown,
+        (None, Some(told)) if !wanted.matches(&told) => Truth::No,
+        (None, _) => Truth::Unknown,
     }
 }
 
-fn known<T>(value: Option<T>, holds: impl FnOnce(T) -> bool) -> Holds {
-    value.map_or(Holds::Unknown, |value| holds(value).into())
+fn known<T>(value: Option<T>, holds: impl FnOnce(T) -> bool) -> Truth {
+    value.map_or(Truth::Unknown, |value| holds(value).into())
 }
 
 /// A SPIFFE ID as Istio writes principals: without `spiffe://`.
@@ -240,10 +240,10 @@ fn identity(id: &impl ToString) -> String {
 }
 
 /// Several lines of one header count as one, joined by commas, as in Envoy.
-fn header(http: &RequestFacts<'_>, name: &http::HeaderName, wanted: &TextPattern) -> Holds {
+fn header(http: &RequestFacts<'_>, name: &http::HeaderName, wanted: &TextPattern) -> Truth {
     let mut joined: Option<Cow<'_, str>> = None;
     for value in http.headers.get_all(name) {
-        let Ok(value) = value.to_str() else { return Holds::Unknown };
+        let Ok(value) = value.to_str() else { return Truth::Unknown };
         joined = Some(match joined {
             None => value.into(),
             Some(before) => format!("{before},{value}").into(),

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use egress_ebpf::reason::Reason;
 
-pub use condition::{Attribute, Condition, Holds, TextPattern, ValuePattern};
+pub use condition::{Attribute, Condition, TextPattern, Truth, ValuePattern};
 pub use subject::{RequestFacts, Subject};
 
 use super::{
@@ -100,17 +100,17 @@ impl AuthorizationPolicy {
 impl AuthorizationRule {
     /// Whether the rule matches.
     #[must_use]
-    pub fn holds(&self, subject: &Subject<'_>, trust_domain: &TrustDomain) -> Holds {
+    pub fn holds(&self, subject: &Subject<'_>, trust_domain: &TrustDomain) -> Truth {
         let every = |conditions: &[Condition]| {
-            Holds::all(conditions.iter().map(|condition| condition.holds(subject, trust_domain)))
+            Truth::all(conditions.iter().map(|condition| condition.holds(subject, trust_domain)))
         };
         let some = |alternatives: &[Vec<Condition>]| {
             if alternatives.is_empty() {
-                return Holds::Yes;
+                return Truth::Yes;
             }
-            Holds::any(alternatives.iter().map(|conditions| every(conditions)))
+            Truth::any(alternatives.iter().map(|conditions| every(conditions)))
         };
-        Holds::all([some(&self.from), some(&self.to), every(&self.when)].into_iter())
+        Truth::all([some(&self.from), some(&self.to), every(&self.when)].into_iter())
     }
 }
 
@@ -145,7 +145,7 @@ impl Authorization {
     /// # Errors
     /// [`Denied`], with the rule in Envoy's words.
     pub fn decide(&self, subject: &Subject<'_>) -> Result<Option<Arc<str>>, Denied> {
-        let matched = |policy: &AuthorizationPolicy, least: Holds| {
+        let matched = |policy: &AuthorizationPolicy, least: Truth| {
             let mut rules = policy.rules.iter();
             rules.position(|rule| rule.holds(subject, &self.trust_domain) >= least)
         };
@@ -162,14 +162,14 @@ impl Authorization {
             return Err(denied(detail, matched_rule(policy, None)));
         }
         for policy in &self.deny {
-            if let Some(rule) = matched(policy, Holds::Unknown) {
+            if let Some(rule) = matched(policy, Truth::Unknown) {
                 note(policy, Some(rule), true);
                 let detail = format!("{} denies it (rules[{rule}])", policy.label);
                 return Err(denied(detail, matched_rule(policy, Some(rule))));
             }
         }
         let allows = |policy: &Arc<AuthorizationPolicy>| {
-            let rule = matched(policy, Holds::Yes);
+            let rule = matched(policy, Truth::Yes);
             note(policy, rule, rule.is_none());
             rule.is_some()
         };
@@ -178,7 +178,7 @@ impl Authorization {
             let detail = format!("no rule allows it of {}", names.join(", "));
             return Err(denied(detail, "rbac_access_denied_matched_policy[none]".into()));
         }
-        let audited = self.audit.iter().find(|policy| matched(policy, Holds::Unknown).is_some());
+        let audited = self.audit.iter().find(|policy| matched(policy, Truth::Unknown).is_some());
         Ok(audited.map(|policy| format!("{}/{}", policy.namespace.0, policy.name).into()))
     }
 }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 pub use selector::{
     LabelOperator, LabelRequirement, LabelSelector, NAMESPACE_NAME, NamespaceLabels,
 };
-pub use table::{Dialled, EgressTable, Grant, Granted, NotGranted};
+pub use table::{EgressTable, Grant, MatchedRule, NotGranted, TcpTarget};
 
 use super::{
     Destination, Hop, HostPattern, RateLimit, TextMatch,

@@ -23,14 +23,14 @@ pub struct Grant {
 
 /// The rule that something goes by, and the limits of every rule that allows it.
 #[derive(Debug)]
-pub struct Granted<'a> {
+pub struct MatchedRule<'a> {
     /// The rule.
     pub grant: &'a Grant,
     /// Each limit once. A rule without one takes none away: what a policy limits stays limited.
     pub rates: Vec<Arc<RateLimit>>,
 }
 
-impl<'a> Granted<'a> {
+impl<'a> MatchedRule<'a> {
     fn by(grant: &'a Grant) -> Self {
         Self { grant, rates: Vec::from_iter(grant.rule.rate.clone()) }
     }
@@ -132,7 +132,7 @@ impl EgressTable {
 
     /// Whether names decide about what is dialled on this port.
     #[must_use]
-    pub fn speaks(&self, port: OriginalPort) -> bool {
+    pub fn allows_port(&self, port: OriginalPort) -> bool {
         self.speaks.contains(&port)
     }
 
@@ -177,9 +177,9 @@ impl EgressTable {
     ///
     /// # Errors
     /// [`NotGranted`].
-    pub fn http(&self, request: &HttpRequest<'_>) -> Result<Granted<'_>, NotGranted<'_>> {
+    pub fn http(&self, request: &HttpRequest<'_>) -> Result<MatchedRule<'_>, NotGranted<'_>> {
         let HttpRequest { source, port, host, method, path_and_query, .. } = *request;
-        let (mut found, mut not): (Option<Granted<'_>>, _) = (None, NotGranted::Unnamed);
+        let (mut found, mut not): (Option<MatchedRule<'_>>, _) = (None, NotGranted::Unnamed);
         let mut encrypted = false;
         for grant in self.candidates(port, host, source) {
             let EgressAccess::Http { limits, originates } = &grant.rule.access else {
@@ -188,7 +188,7 @@ impl EgressTable {
             };
             match limits.allow(method, path_and_query) {
                 Ok(true) => {
-                    let granted = found.get_or_insert_with(|| Granted::by(grant));
+                    let granted = found.get_or_insert_with(|| MatchedRule::by(grant));
                     granted.and(grant);
                     if *originates && !encrypted {
                         encrypted = true;
@@ -211,11 +211,11 @@ impl EgressTable {
         port: OriginalPort,
         server_name: &Host,
         source: &Source,
-    ) -> Result<Granted<'_>, NotGranted<'_>> {
-        let (mut found, mut not): (Option<Granted<'_>>, _) = (None, NotGranted::Unnamed);
+    ) -> Result<MatchedRule<'_>, NotGranted<'_>> {
+        let (mut found, mut not): (Option<MatchedRule<'_>>, _) = (None, NotGranted::Unnamed);
         for grant in self.candidates(port, server_name, source) {
             match grant.rule.access {
-                EgressAccess::Tls => found.get_or_insert_with(|| Granted::by(grant)).and(grant),
+                EgressAccess::Tls => found.get_or_insert_with(|| MatchedRule::by(grant)).and(grant),
                 EgressAccess::Http { .. } | EgressAccess::Tcp { .. } => {
                     not = not.or(NotGranted::Otherwise(grant));
                 }
@@ -228,7 +228,11 @@ impl EgressTable {
     ///
     /// # Errors
     /// [`NotGranted`].
-    pub fn tcp(&self, port: GatewayPort, source: &Source) -> Result<Granted<'_>, NotGranted<'_>> {
+    pub fn tcp(
+        &self,
+        port: GatewayPort,
+        source: &Source,
+    ) -> Result<MatchedRule<'_>, NotGranted<'_>> {
         only(selected(self.at_gateway.get(&port), source))
     }
 
@@ -242,15 +246,15 @@ impl EgressTable {
         addr: IpAddr,
         port: OriginalPort,
         source: &Source,
-        by: Dialled,
-    ) -> Result<Granted<'_>, NotGranted<'_>> {
+        by: TcpTarget,
+    ) -> Result<MatchedRule<'_>, NotGranted<'_>> {
         let all = selected(self.dialled.get(&port), source);
         match by {
-            Dialled::ByAddress => {
+            TcpTarget::ByAddress => {
                 let wanted = HostPattern::Exact(Host::Ip(addr.to_canonical()));
                 only(all.filter(move |grant| grant.rule.host == wanted))
             }
-            Dialled::ByName => only(all.filter(|grant| {
+            TcpTarget::ByName => only(all.filter(|grant| {
                 grant.rule.host.exact().is_some_and(|host| host.as_name().is_some())
             })),
         }
@@ -259,7 +263,7 @@ impl EgressTable {
 
 /// How it is known what a raw TCP connection was meant for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Dialled {
+pub enum TcpTarget {
     /// By the address that was dialled.
     ByAddress,
     /// By the only name that the address may be of.
@@ -296,10 +300,12 @@ fn selected<'a>(
 }
 
 /// The first, if all lead to the same host and port. Of two, nobody could tell which was meant.
-fn only<'a>(mut grants: impl Iterator<Item = &'a Grant>) -> Result<Granted<'a>, NotGranted<'a>> {
+fn only<'a>(
+    mut grants: impl Iterator<Item = &'a Grant>,
+) -> Result<MatchedRule<'a>, NotGranted<'a>> {
     let first = grants.next().ok_or(NotGranted::Unnamed)?;
     let place = |grant: &Grant| (grant.rule.host.clone(), grant.rule.port, grant.rule.group);
-    let mut granted = Granted::by(first);
+    let mut granted = MatchedRule::by(first);
     for other in grants {
         if place(other) != place(first) {
             return Err(NotGranted::Several(first, other));

@@ -10,8 +10,8 @@ use egress_ebpf::reason::Reason;
 use super::{GatewayPolicy, refusal};
 use crate::{
     policy::{
-        Cluster, Denied, Dialled, EgressAccess, EgressMode, Grant, Granted, Hop, HttpRequest,
-        HttpRoute, NotGranted, PortMode, TcpRoute, TlsConnection, TlsRoute,
+        Cluster, Denied, EgressAccess, EgressMode, Grant, Hop, HttpRequest, HttpRoute, MatchedRule,
+        NotGranted, PortMode, TcpRoute, TcpTarget, TlsConnection, TlsRoute,
         trace::{self, Step},
     },
     types::{GatewayPort, Host, OriginalDst, OriginalPort, Port, Source},
@@ -26,7 +26,7 @@ impl GatewayPolicy {
     ) -> Result<(HttpRoute, Port), Denied> {
         let (source, port, host) = (request.source, request.port, request.host);
         let not = match self.egress.http(request) {
-            Ok(Granted { grant, rates }) => {
+            Ok(MatchedRule { grant, rates }) => {
                 let cluster = self.granted(grant, request.entry.hop(), source, host)?;
                 let name = Some(Arc::clone(&grant.policy.label));
                 let route = HttpRoute { name, rates, ..self.unruled_route(cluster, host) };
@@ -63,7 +63,7 @@ impl GatewayPolicy {
         };
         let hello = || Self::hello_allowed(encrypted, self.snapshot.mesh.encrypted_hello, host);
         let not = match self.egress.tls(port, host, source) {
-            Ok(Granted { grant, rates }) => {
+            Ok(MatchedRule { grant, rates }) => {
                 hello()?;
                 return Ok(forward(self.granted(grant, hop, source, host)?, rates, None));
             }
@@ -96,7 +96,7 @@ impl GatewayPolicy {
         &self,
         source: &Source,
         dialled: OriginalDst,
-        by: Dialled,
+        by: TcpTarget,
     ) -> Option<Result<(TcpRoute, Port), Denied>> {
         let port = dialled.port()?;
         self.raw(self.egress.dialled(dialled.ip(), port, source, by), Hop::Tunnel, source)
@@ -104,11 +104,11 @@ impl GatewayPolicy {
 
     fn raw(
         &self,
-        found: Result<Granted<'_>, NotGranted<'_>>,
+        found: Result<MatchedRule<'_>, NotGranted<'_>>,
         came: Hop,
         source: &Source,
     ) -> Option<Result<(TcpRoute, Port), Denied>> {
-        let Granted { grant, rates } = match found {
+        let MatchedRule { grant, rates } = match found {
             Ok(granted) => granted,
             Err(NotGranted::Several(one, other)) => {
                 return Some(Err(refusal::two_raw_services(one, other)));
@@ -128,7 +128,7 @@ impl GatewayPolicy {
         &self,
         source: &Source,
         dialled: OriginalDst,
-        by: Dialled,
+        by: TcpTarget,
     ) -> Option<PortMode> {
         let addr: IpAddr = dialled.ip();
         match self.egress.dialled(addr, dialled.port()?, source, by) {

@@ -201,7 +201,7 @@ impl GatewayPolicy {
         };
         if self.snapshot.mesh.outbound == OutboundMode::AllowAny
             || self.mesh.get(&port).is_some_and(|mesh| mesh.speaks)
-            || self.egress.speaks(port)
+            || self.egress.allows_port(port)
             || own()
         {
             PortMode::Detect

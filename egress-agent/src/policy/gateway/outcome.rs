@@ -6,7 +6,7 @@ use super::{GatewayPolicy, refusal};
 use crate::{
     policy::{
         Abort, Client, Cluster, Delay, Denied, FAULT, HttpAction, HttpMatch, HttpOutcome,
-        HttpRequest, HttpRoute, HttpRule, Redirect, Target, Weighted, matching,
+        HttpRequest, HttpRoute, HttpRule, Redirect, Target, WeightedDestination, matching,
         path::AmbiguousPath,
     },
     types::Host,
@@ -37,7 +37,7 @@ impl GatewayPolicy {
         &self,
         rule: &HttpRule,
         matched: Option<&HttpMatch>,
-        chosen: &Weighted,
+        chosen: &WeightedDestination,
         (cluster, host): (&Arc<Cluster>, &Host),
         client: Client<'_>,
         request: &HttpRequest<'_>,

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use super::{GatewayPolicy, Secured, refusal, stages::StagePort, tables::Bound, tunnel};
 use crate::{
     policy::{
-        Client, Cluster, Denied, Entry, HttpMatch, HttpOutcome, HttpRequest, HttpRoute, HttpRule,
-        Inside, Owner, Protocol, ServerProtocol, Target, matching,
+        Client, Cluster, Denied, EntryPoint, HttpMatch, HttpOutcome, HttpRequest, HttpRoute,
+        HttpRule, InnerProtocol, Owner, Protocol, ServerProtocol, Target, matching,
         path::AmbiguousPath,
         preferred,
         trace::{self, Step},
@@ -23,8 +23,8 @@ impl GatewayPolicy {
     pub fn http(&self, request: &HttpRequest<'_>) -> Result<HttpRoute, Denied> {
         let routed = match request.entry {
             // The server's rules decide about what is inside the TLS that it ended.
-            Entry::Server(_) => self.routed_http(request)?,
-            Entry::Mesh | Entry::Tunnel => {
+            EntryPoint::Server(_) => self.routed_http(request)?,
+            EntryPoint::Mesh | EntryPoint::Tunnel => {
                 self.permitted_http(request, || self.routed_http(request))?
             }
         };
@@ -34,7 +34,7 @@ impl GatewayPolicy {
     /// The route of a request, and the port of the gateway's server, or else the one that was dialled.
     fn routed_http(&self, request: &HttpRequest<'_>) -> Result<(HttpRoute, Port), Denied> {
         let (port, host) = (request.port, request.host);
-        if let Entry::Server(termination) = request.entry {
+        if let EntryPoint::Server(termination) = request.entry {
             return Ok((self.http_inside(termination, request)?, termination.port.0));
         }
         let Some((mesh, service)) = self.service(port, host, request.source) else {
@@ -96,7 +96,7 @@ impl GatewayPolicy {
             }
             // The tunnel is the mutual TLS that the destination rule asks for towards this server.
             ServerProtocol::Terminate(tls)
-                if secured == Secured::Tunnel && tls.inside == Inside::Http =>
+                if secured == Secured::Tunnel && tls.inside == InnerProtocol::Http =>
             {
                 tunnel::satisfies(tls, request.source)?;
             }

@@ -12,9 +12,9 @@ use ipnet::IpNet;
 use super::stages::Stages;
 use crate::{
     policy::{
-        Discovery, Exported, Hop, HostIndex, HostPattern, HostTable, HttpRule, Inside, Owner,
-        Protocol, RouteSet, Rules, Scoped, Server, ServerProtocol, Service, StageRules, Target,
-        TcpRule, TlsRule, Weighted,
+        Discovery, Exported, Hop, HostIndex, HostPattern, HostTable, HttpRule, InnerProtocol,
+        Owner, Protocol, RouteSet, Rules, Scoped, Server, ServerProtocol, Service, StageRules,
+        Target, TcpRule, TlsRule, WeightedDestination,
     },
     types::{ConfigMap, GatewayPort, Host, Namespace, OriginalPort, Port},
 };
@@ -191,11 +191,11 @@ pub(super) fn stages(servers: &[&Arc<Server>], routes: &[Arc<RouteSet>]) -> Stag
                 stage.tcp.entry(&host).extend(rules);
             }
             ServerProtocol::Terminate(tls) => match tls.inside {
-                Inside::Http => {
+                InnerProtocol::Http => {
                     let rules = relevant(&rules.http, |rule| http_on(rule, port));
                     stage.http.entry(&host).extend(rules);
                 }
-                Inside::Tcp => {
+                InnerProtocol::Tcp => {
                     let rules = relevant(&rules.tcp, |rule| tcp_on(rule, port));
                     stage.tcp.entry(&host).extend(rules);
                 }
@@ -215,7 +215,7 @@ struct Binding<'a> {
 
 /// In the order of servers, route sets, the servers' hosts, and the route sets'.
 fn bindings<'a>(servers: &[&'a Arc<Server>], routes: &'a [Arc<RouteSet>]) -> Vec<Binding<'a>> {
-    let mut by_gateway: HashMap<&str, OfGateway<'_>> = HashMap::new();
+    let mut by_gateway: HashMap<&str, GatewayRouteSets<'_>> = HashMap::new();
     for set in routes {
         for (gateway, rules) in &set.gateways {
             let own = by_gateway.entry(gateway).or_default();
@@ -249,7 +249,7 @@ fn bindings<'a>(servers: &[&'a Arc<Server>], routes: &'a [Arc<RouteSet>]) -> Vec
 
 /// The route sets that are bound to a gateway, with their rules there.
 #[derive(Default)]
-struct OfGateway<'a> {
+struct GatewayRouteSets<'a> {
     sets: Vec<(&'a Arc<RouteSet>, &'a StageRules)>,
     /// A route set, and which of its hosts it is.
     hosts: HostIndex<(usize, usize)>,
@@ -364,7 +364,7 @@ fn addresses(service: &Service) -> Vec<IpNet> {
 }
 
 fn gateway_targets(
-    targets: &[Weighted],
+    targets: &[WeightedDestination],
 ) -> impl Iterator<Item = (usize, GatewayPort, Hop, &Owner)> {
     targets.iter().filter_map(|target| match &target.target {
         Target::Gateway { group, port, hop, owner } => Some((*group, *port, *hop, owner)),

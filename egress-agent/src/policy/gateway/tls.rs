@@ -7,7 +7,7 @@ use egress_ebpf::reason::Reason;
 use super::{GatewayPolicy, Secured, refusal, stages::StagePort, tables::Bound, tunnel};
 use crate::{
     policy::{
-        Client, Cluster, Denied, EncryptedHello, Hop, HttpRequest, HttpRoute, Inside, Owner,
+        Client, Cluster, Denied, EncryptedHello, Hop, HttpRequest, HttpRoute, InnerProtocol, Owner,
         Protocol, ServerProtocol, Target, TcpRoute, Termination, TlsConnection, TlsRoute, matching,
         preferred,
         trace::{self, Step},
@@ -107,7 +107,7 @@ impl GatewayPolicy {
         let (owner, stage) = stages.next()?;
         let (first, others) = stage.terminating.split_first()?;
         let one = stages.next().is_none() && others.iter().all(|other| other == first);
-        let usable = one && hop == Hop::Plain && first.inside == Inside::Http;
+        let usable = one && hop == Hop::Plain && first.inside == InnerProtocol::Http;
         usable.then(|| Termination { port, tls: Arc::clone(first), owner: owner.clone() })
     }
 
@@ -168,7 +168,7 @@ impl GatewayPolicy {
             // The tunnel is the TLS that this server ends; what the application speaks inside is
             // not touched.
             ServerProtocol::Terminate(tls)
-                if secured == Secured::Tunnel && tls.inside == Inside::Tcp =>
+                if secured == Secured::Tunnel && tls.inside == InnerProtocol::Tcp =>
             {
                 tunnel::satisfies(tls, source)?;
                 Self::hello_allowed(encrypted, mesh, host)?;
@@ -214,7 +214,7 @@ impl GatewayPolicy {
     ) -> Result<HttpRoute, Denied> {
         let (port, host) = (termination.port, request.host);
         let stage = self.same_server(termination, host, request.source)?;
-        if termination.tls.inside != Inside::Http {
+        if termination.tls.inside != InnerProtocol::Http {
             return Err(refusal::denied(
                 Reason::WrongProtocol,
                 "this server carries TCP, not HTTP",

@@ -7,10 +7,10 @@ use egress_ebpf::reason::Reason;
 use super::{GatewayPolicy, Secured, matching, refusal, tables::TunnelTcp};
 use crate::{
     policy::{
-        Denied, Dialled, Hop, Inside, PortMode, ServerProtocol, ServerTls, TcpRoute,
+        Denied, Hop, InnerProtocol, PortMode, ServerProtocol, ServerTls, TcpRoute, TcpTarget,
         trace::{self, Step},
     },
-    types::{Claim, Host, Node, OriginalDst, Port, Source, SpiffeId, Workload},
+    types::{AssertedWorkload, Host, Node, OriginalDst, Port, Source, SpiffeId, Workload},
 };
 
 /// Whether who comes through the tunnel is one whom a server's TLS settings would let in. What the
@@ -54,7 +54,7 @@ impl GatewayPolicy {
         &self,
         client: &SpiffeId,
         peer: IpAddr,
-        claim: Option<&Claim>,
+        claim: Option<&AssertedWorkload>,
         forwarded_for: Option<IpAddr>,
     ) -> Result<Source, Denied> {
         let refuse =
@@ -138,7 +138,7 @@ impl GatewayPolicy {
     #[must_use]
     pub fn tunnel_mode(&self, source: &Source, dialled: OriginalDst) -> PortMode {
         let Some(port) = dialled.port() else { return PortMode::Closed(Reason::NoRoute) };
-        if let Some(mode) = self.permitted_mode(source, dialled, Dialled::ByAddress) {
+        if let Some(mode) = self.permitted_mode(source, dialled, TcpTarget::ByAddress) {
             return mode;
         }
         if self.dialled_by_address(source, dialled).is_some() {
@@ -148,7 +148,7 @@ impl GatewayPolicy {
             PortMode::Closed(reason) => match self.dialled_by_name(source, dialled) {
                 Some(_) => PortMode::Tcp,
                 None => self
-                    .permitted_mode(source, dialled, Dialled::ByName)
+                    .permitted_mode(source, dialled, TcpTarget::ByName)
                     .unwrap_or(PortMode::Closed(reason)),
             },
             mode @ (PortMode::Detect | PortMode::Tcp) => mode,
@@ -173,14 +173,14 @@ impl GatewayPolicy {
             detail: format!("no TCP service at {dialled} is routed here for this source"),
             matched: None,
         };
-        if let Some(permitted) = self.permitted_tunnel_tcp(source, dialled, Dialled::ByAddress) {
+        if let Some(permitted) = self.permitted_tunnel_tcp(source, dialled, TcpTarget::ByAddress) {
             return permitted;
         }
         let entry = match self.dialled_by_address(source, dialled) {
             Some(entry) => entry,
             None => match (
                 self.dialled_by_name(source, dialled),
-                self.permitted_tunnel_tcp(source, dialled, Dialled::ByName),
+                self.permitted_tunnel_tcp(source, dialled, TcpTarget::ByName),
             ) {
                 (Some(entry), None) => entry,
                 (None, Some(permitted)) => return permitted,
@@ -208,7 +208,7 @@ impl GatewayPolicy {
         match served {
             ServerProtocol::Tcp => {}
             ServerProtocol::Terminate(tls)
-                if entry.hop == Hop::Tunnel && tls.inside == Inside::Tcp =>
+                if entry.hop == Hop::Tunnel && tls.inside == InnerProtocol::Tcp =>
             {
                 satisfies(tls, source)?;
             }

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::policy::{CredentialSource, Inside, MeshConfig, ServerTls, ServerTlsMode, TlsVersion};
+use crate::policy::{
+    CredentialSource, InnerProtocol, MeshConfig, ServerTls, ServerTlsMode, TlsVersion,
+};
 
 /// How the listener for tunnels speaks TLS; `None` where no tunnel leads to this process.
 pub(super) fn settings(mesh: &MeshConfig, member: &[bool]) -> Option<Arc<ServerTls>> {
@@ -13,7 +15,7 @@ pub(super) fn settings(mesh: &MeshConfig, member: &[bool]) -> Option<Arc<ServerT
             mode: ServerTlsMode::IstioMutual(mesh.trust_domain.clone()),
             credential: CredentialSource::Own,
             other_certificates: Vec::new(),
-            inside: Inside::Http,
+            inside: InnerProtocol::Http,
             min_version: TlsVersion::V1_3,
             max_version: TlsVersion::V1_3,
             cipher_suites: Vec::new(),

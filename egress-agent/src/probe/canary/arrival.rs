@@ -18,4 +18,4 @@ pub struct Arrival {
 }
 
 /// Where arrivals are reported.
-pub(super) type Tell = mpsc::UnboundedSender<Arrival>;
+pub(super) type ReportArrival = mpsc::UnboundedSender<Arrival>;

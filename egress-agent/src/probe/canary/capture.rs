@@ -9,7 +9,7 @@ use std::{
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::arrival::{Arrival, Tell};
+use super::arrival::{Arrival, ReportArrival};
 use crate::{
     probe::{packet::protocol, token::Token},
     sys::raw::set_option,
@@ -43,7 +43,7 @@ impl Capture {
     pub(super) fn start(
         self,
         own: Vec<IpAddr>,
-        tell: Tell,
+        tell: ReportArrival,
     ) -> io::Result<JoinHandle<io::Result<()>>> {
         thread::Builder::new().name("capture".into()).spawn(move || self.run(&own, &tell))
     }
@@ -52,14 +52,14 @@ impl Capture {
         clippy::wildcard_enum_match_arm,
         reason = "the standard library's enum, which may grow"
     )]
-    fn run(mut self, own: &[IpAddr], tell: &Tell) -> io::Result<()> {
+    fn run(mut self, own: &[IpAddr], tell: &ReportArrival) -> io::Result<()> {
         let mut buffer = vec![0; 65_536];
         while !tell.is_closed() {
             match self.0.read(&mut buffer) {
                 Ok(count) => {
                     let frame = &buffer[..count];
                     let Some(token) = Token::find(frame) else { continue };
-                    let seen = Seen::read(frame);
+                    let seen = CapturedFrame::read(frame);
                     answer(&seen, &token, own);
                     if tell.send(seen.arrival(token)).is_err() {
                         return Ok(());
@@ -81,7 +81,7 @@ impl Capture {
 
 /// What can be told of a frame.
 #[derive(Clone, PartialEq, Eq, Debug)]
-struct Seen {
+struct CapturedFrame {
     mac: [u8; 6],
     ether_type: u16,
     ip: Option<Ip>,
@@ -98,7 +98,7 @@ struct Ip {
     port: Option<u16>,
 }
 
-impl Seen {
+impl CapturedFrame {
     fn read(frame: &[u8]) -> Self {
         let mac = frame.get(6..12).and_then(|mac| mac.try_into().ok()).unwrap_or_default();
         let ether_type = frame.get(12..14).map_or(0, |two| u16::from_be_bytes([two[0], two[1]]));
@@ -176,7 +176,7 @@ fn name(ip: Ip) -> String {
 }
 
 /// Answers in a protocol that nothing in the kernel answers: with the token, in the same protocol.
-fn answer(seen: &Seen, token: &Token, own: &[IpAddr]) {
+fn answer(seen: &CapturedFrame, token: &Token, own: &[IpAddr]) {
     let Some(ip) = seen.ip else { return };
     let answered_by_the_kernel = match ip.source {
         IpAddr::V4(_) => {
@@ -220,22 +220,22 @@ mod tests {
             (SocketAddr::from(([10, 0, 0, 5], 7)), SocketAddr::from(([10, 0, 0, 1], 53)));
         let udp = packet::udp(from, to, b"x");
         let frame = packet::ethernet(link, 0x800, &packet::ip(from.ip(), to.ip(), 17, &udp));
-        let seen = Seen::read(&frame).ip.unwrap();
+        let seen = CapturedFrame::read(&frame).ip.unwrap();
         assert_eq!((name(seen), seen.port, seen.source), ("UDP".into(), Some(53), from.ip()));
         let gre = packet::ethernet(link, 0x800, &packet::ip(from.ip(), to.ip(), 47, b"x"));
-        assert_eq!(name(Seen::read(&gre).ip.unwrap()), "protocol 47");
+        assert_eq!(name(CapturedFrame::read(&gre).ip.unwrap()), "protocol 47");
         let piece = packet::fragment(from.ip(), to.ip(), 17, (7, 64, false), b"12345678");
-        let seen = Seen::read(&packet::ethernet(link, 0x800, &piece)).ip.unwrap();
+        let seen = CapturedFrame::read(&packet::ethernet(link, 0x800, &piece)).ip.unwrap();
         assert_eq!((name(seen), seen.port), ("UDP fragment".into(), None));
         let lldp = packet::ethernet(link, 0x88cc, b"x");
-        let seen = Seen::read(&lldp);
+        let seen = CapturedFrame::read(&lldp);
         assert_eq!(seen.ip, None);
         let token = Token { id: crate::probe::ProbeId::random(), name: "lldp".into() };
         let arrival = seen.arrival(token);
         assert_eq!((&*arrival.from, &*arrival.protocol), ("02:00:00:00:00:05", "ethertype 0x88cc"));
         for end in 0..frame.len() {
             // Whatever comes is described.
-            Seen::read(&frame[..end]);
+            CapturedFrame::read(&frame[..end]);
         }
     }
 }

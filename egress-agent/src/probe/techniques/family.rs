@@ -6,7 +6,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::{
     super::{
-        attempt::{Tried, Try},
+        attempt::{AttemptResult, RunningAttempt},
         outcome::{Call, Outcome},
         packet,
     },
@@ -26,7 +26,7 @@ const IPPROTO_SMC: i32 = 256;
 const HOST: u32 = 2;
 
 /// The hypervisor's socket, past all networks.
-pub(crate) fn vsock(this: &Try<'_>) -> Tried {
+pub(crate) fn vsock(this: &RunningAttempt<'_>) -> AttemptResult {
     let socket = this.needed("socket(AF_VSOCK)", Socket::new(Domain::VSOCK, Type::STREAM, None))?;
     this.needed("non-blocking", socket.set_nonblocking(true))?;
     // struct sockaddr_vm: family, nothing, port, host, flags and nothing.
@@ -46,7 +46,7 @@ pub(crate) fn vsock(this: &Try<'_>) -> Tried {
 }
 
 /// Shared memory over RDMA, which falls back to a TCP connection of the kernel's own.
-pub(crate) fn smc(this: &Try<'_>) -> Tried {
+pub(crate) fn smc(this: &RunningAttempt<'_>) -> AttemptResult {
     let v6 = this.target.is_ipv6();
     let made = Socket::new(Domain::from(SMC), Type::STREAM, Some(Protocol::from(i32::from(v6))));
     let socket = this.needed("socket(AF_SMC)", made)?;
@@ -57,7 +57,7 @@ pub(crate) fn smc(this: &Try<'_>) -> Tried {
 }
 
 /// The same as a protocol of the internet's families (kernel 6.11).
-pub(crate) fn smc_protocol(this: &Try<'_>) -> Tried {
+pub(crate) fn smc_protocol(this: &RunningAttempt<'_>) -> AttemptResult {
     let domain = Domain::for_address(this.to());
     let made = Socket::new(domain, Type::STREAM, Some(Protocol::from(IPPROTO_SMC)));
     let socket = this.needed("socket(IPPROTO_SMC)", made)?;
@@ -66,7 +66,7 @@ pub(crate) fn smc_protocol(this: &Try<'_>) -> Tried {
 }
 
 /// A frame through an `AF_XDP` socket.
-pub(crate) fn xdp(this: &Try<'_>) -> Tried {
+pub(crate) fn xdp(this: &RunningAttempt<'_>) -> AttemptResult {
     let (ear, port) = ear(this)?;
     let packet = raw::datagram(this, this.own()?, port);
     let network = this.network()?;

@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     super::{
-        attempt::{Tried, Try},
+        attempt::{AttemptResult, RunningAttempt},
         outcome::Outcome,
         packet::{self, protocol},
         packet_socket::{open, receive, send},
@@ -19,12 +19,12 @@ use super::{
 };
 
 /// What only somebody on the same link could see.
-fn on_link() -> Tried {
+fn on_link() -> AttemptResult {
     Ok(Outcome::NoAnswer("sent; only the link's other end can tell".into()))
 }
 
 /// A VLAN tag before the packet.
-pub(crate) fn vlan(this: &Try<'_>) -> Tried {
+pub(crate) fn vlan(this: &RunningAttempt<'_>) -> AttemptResult {
     let (ear, port) = ear(this)?;
     let packet = raw::datagram(this, this.own()?, port);
     let body = packet::tagged(5, packet::ether_type(&packet), &packet);
@@ -33,7 +33,7 @@ pub(crate) fn vlan(this: &Try<'_>) -> Tried {
 }
 
 /// Tag zero, which many take for no tag at all.
-pub(crate) fn priority_tag(this: &Try<'_>) -> Tried {
+pub(crate) fn priority_tag(this: &RunningAttempt<'_>) -> AttemptResult {
     let (ear, port) = ear(this)?;
     let packet = raw::datagram(this, this.own()?, port);
     let body = packet::tagged(0, packet::ether_type(&packet), &packet);
@@ -42,7 +42,7 @@ pub(crate) fn priority_tag(this: &Try<'_>) -> Tried {
 }
 
 /// Two tags.
-pub(crate) fn double_tag(this: &Try<'_>) -> Tried {
+pub(crate) fn double_tag(this: &RunningAttempt<'_>) -> AttemptResult {
     let (ear, port) = ear(this)?;
     let packet = raw::datagram(this, this.own()?, port);
     let inner = packet::tagged(5, packet::ether_type(&packet), &packet);
@@ -52,40 +52,40 @@ pub(crate) fn double_tag(this: &Try<'_>) -> Tried {
 }
 
 /// LLDP, to the nearest bridge.
-pub(crate) fn lldp(this: &Try<'_>) -> Tried {
+pub(crate) fn lldp(this: &RunningAttempt<'_>) -> AttemptResult {
     of_type(this, 0x88cc, &[])
 }
 
 /// MPLS with an IP packet.
-pub(crate) fn mpls(this: &Try<'_>) -> Tried {
+pub(crate) fn mpls(this: &RunningAttempt<'_>) -> AttemptResult {
     // Label 16, bottom of the stack, 64 hops.
     of_type(this, 0x8847, &[0, 1, 0x01, 64])
 }
 
 /// PPPoE's discovery.
-pub(crate) fn pppoe(this: &Try<'_>) -> Tried {
+pub(crate) fn pppoe(this: &RunningAttempt<'_>) -> AttemptResult {
     of_type(this, 0x8863, &[0x11, 9, 0, 0, 0, 0])
 }
 
 /// A number for experiments (RFC 5342).
-pub(crate) fn experimental(this: &Try<'_>) -> Tried {
+pub(crate) fn experimental(this: &RunningAttempt<'_>) -> AttemptResult {
     of_type(this, 0x88b5, &[])
 }
 
 /// A frame with a length instead of a type, and an 802.2 header.
-pub(crate) fn raw_802_3(this: &Try<'_>) -> Tried {
+pub(crate) fn raw_802_3(this: &RunningAttempt<'_>) -> AttemptResult {
     let length = u16::try_from(this.data().len() + 3).unwrap_or(u16::MAX);
     of_type(this, length, &[0x42, 0x42, 3])
 }
 
-fn of_type(this: &Try<'_>, ether_type: u16, head: &[u8]) -> Tried {
+fn of_type(this: &RunningAttempt<'_>, ether_type: u16, head: &[u8]) -> AttemptResult {
     let body = [head, &this.data()].concat();
     send_frame(this, &packet::ethernet(this.network()?.link(), ether_type, &body))?;
     on_link()
 }
 
 /// A datagram in two fragments.
-pub(crate) fn fragments(this: &Try<'_>) -> Tried {
+pub(crate) fn fragments(this: &RunningAttempt<'_>) -> AttemptResult {
     let (ear, port) = ear(this)?;
     let own = this.own()?;
     let mut data = this.data();
@@ -101,12 +101,12 @@ pub(crate) fn fragments(this: &Try<'_>) -> Tried {
 }
 
 /// Each attempt's own, so that nobody puts pieces of two attempts together.
-fn ident(this: &Try<'_>) -> u16 {
+fn ident(this: &RunningAttempt<'_>) -> u16 {
     this.data().iter().fold(0, |sum: u16, byte| sum.rotate_left(3) ^ u16::from(*byte))
 }
 
 /// A first fragment that nothing follows.
-pub(crate) fn first_fragment(this: &Try<'_>) -> Tried {
+pub(crate) fn first_fragment(this: &RunningAttempt<'_>) -> AttemptResult {
     let own = this.own()?;
     let mut udp = packet::udp(SocketAddr::new(own, 40_000), this.to(), &this.data());
     udp.resize(udp.len().next_multiple_of(8), b'.');
@@ -118,7 +118,7 @@ pub(crate) fn first_fragment(this: &Try<'_>) -> Tried {
 }
 
 /// A later fragment without the first: no ports to judge by.
-pub(crate) fn later_fragment(this: &Try<'_>) -> Tried {
+pub(crate) fn later_fragment(this: &RunningAttempt<'_>) -> AttemptResult {
     let (own, data) = (this.own()?, this.data());
     send_ip(
         this,
@@ -128,21 +128,21 @@ pub(crate) fn later_fragment(this: &Try<'_>) -> Tried {
 }
 
 /// Hop-by-hop options before UDP.
-pub(crate) fn hop_by_hop(this: &Try<'_>) -> Tried {
+pub(crate) fn hop_by_hop(this: &RunningAttempt<'_>) -> AttemptResult {
     extension(this, 0)
 }
 
 /// Destination options before UDP.
-pub(crate) fn destination_options(this: &Try<'_>) -> Tried {
+pub(crate) fn destination_options(this: &RunningAttempt<'_>) -> AttemptResult {
     extension(this, protocol::DESTINATION)
 }
 
 /// A routing header before UDP.
-pub(crate) fn routing_header(this: &Try<'_>) -> Tried {
+pub(crate) fn routing_header(this: &RunningAttempt<'_>) -> AttemptResult {
     extension(this, protocol::ROUTING)
 }
 
-fn extension(this: &Try<'_>, kind: u8) -> Tried {
+fn extension(this: &RunningAttempt<'_>, kind: u8) -> AttemptResult {
     let (ear, port) = ear(this)?;
     let own = this.own()?;
     let udp = packet::udp(SocketAddr::new(own, port), this.to(), &this.data());
@@ -152,7 +152,7 @@ fn extension(this: &Try<'_>, kind: u8) -> Tried {
 }
 
 /// An echo request in a frame.
-pub(crate) fn echo(this: &Try<'_>) -> Tried {
+pub(crate) fn echo(this: &RunningAttempt<'_>) -> AttemptResult {
     let own = this.own()?;
     let ear = this.needed("raw ICMP socket", ping::icmp(this.target, socket2::Type::RAW))?;
     let number = if own.is_ipv6() { protocol::ICMPV6 } else { protocol::ICMP };
@@ -162,7 +162,7 @@ pub(crate) fn echo(this: &Try<'_>) -> Tried {
 }
 
 /// A tunnel in a frame.
-pub(crate) fn tunnel(this: &Try<'_>) -> Tried {
+pub(crate) fn tunnel(this: &RunningAttempt<'_>) -> AttemptResult {
     let inner = raw::inner_v4(&this.data());
     send_ip(this, &packet::ip(this.own()?, this.target, protocol::IPIP, &inner))?;
     Ok(Outcome::NoAnswer("sent, no answer is expected".into()))
@@ -173,7 +173,7 @@ const NOBODY: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 77);
 const NOBODY_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x77);
 
 /// "Who has the router? Tell another's address, at my hardware address": whoever answers accepted the claim.
-pub(crate) fn claim(this: &Try<'_>) -> Tried {
+pub(crate) fn claim(this: &RunningAttempt<'_>) -> AttemptResult {
     let network = this.network()?;
     let no_router = || Outcome::NotApplicable("the router has no address on the link".into());
     let (frame, router): (_, IpAddr) = if this.target.is_ipv6() {
@@ -201,7 +201,7 @@ fn is_for_nobody(frame: &[u8]) -> bool {
 
 /// "The router is here", to everyone. Where nothing stops it, neighbours lose their route, so it
 /// is done only if asked for.
-pub(crate) fn claim_router(this: &Try<'_>) -> Tried {
+pub(crate) fn claim_router(this: &RunningAttempt<'_>) -> AttemptResult {
     let network = this.network()?;
     if !this.settings.risky {
         return Err(Outcome::NotApplicable("would disturb neighbours; --risky makes it".into()));
@@ -219,7 +219,7 @@ pub(crate) fn claim_router(this: &Try<'_>) -> Tried {
 }
 
 /// "I am a router", with a lifetime of zero.
-pub(crate) fn advertise_router(this: &Try<'_>) -> Tried {
+pub(crate) fn advertise_router(this: &RunningAttempt<'_>) -> AttemptResult {
     let mac = this.network()?.mac;
     send_frame(this, &packet::router_advertisement(mac, link_local(mac)))?;
     on_link()

@@ -9,7 +9,7 @@ use socket2::{Domain, Socket, Type};
 
 use super::{
     super::{
-        attempt::{Tried, Try},
+        attempt::{AttemptResult, RunningAttempt},
         outcome::{Call, Outcome},
     },
     ping, stream,
@@ -19,7 +19,7 @@ use super::{
 /// Envoy's and our admin interface, and SSH.
 const ADMIN_PORTS: [u16; 5] = [15_000, 15_020, 15_021, 15_090, 22];
 
-fn gateway(this: &Try<'_>) -> Result<IpAddr, Outcome> {
+fn gateway(this: &RunningAttempt<'_>) -> Result<IpAddr, Outcome> {
     let Some(gateway) = this.settings.gateway else {
         return Err(Outcome::NotApplicable("name the gateway's address with --gateway".into()));
     };
@@ -31,7 +31,7 @@ fn gateway(this: &Try<'_>) -> Result<IpAddr, Outcome> {
 }
 
 /// TCP to its admin ports. The worst result counts.
-pub(crate) fn admin(this: &Try<'_>) -> Tried {
+pub(crate) fn admin(this: &RunningAttempt<'_>) -> AttemptResult {
     let gateway = gateway(this)?;
     let mut worst = None;
     for port in ADMIN_PORTS {
@@ -40,7 +40,7 @@ pub(crate) fn admin(this: &Try<'_>) -> Tried {
         let socket = this.needed("socket", made)?;
         // Each port has its share of the time.
         let share = this.left() / 2;
-        let each = Try {
+        let each = RunningAttempt {
             settings: this.settings,
             needs: this.needs,
             token: this.token.clone(),
@@ -61,7 +61,7 @@ pub(crate) fn admin(this: &Try<'_>) -> Tried {
 }
 
 /// UDP, which no route of the gateway takes.
-pub(crate) fn udp(this: &Try<'_>) -> Tried {
+pub(crate) fn udp(this: &RunningAttempt<'_>) -> AttemptResult {
     let to = SocketAddr::new(gateway(this)?, 443);
     let made = Socket::new(Domain::for_address(to), Type::DGRAM, None);
     let socket = this.needed("socket", made)?;
@@ -76,6 +76,6 @@ pub(crate) fn udp(this: &Try<'_>) -> Tried {
 }
 
 /// An echo request.
-pub(crate) fn echo(this: &Try<'_>) -> Tried {
+pub(crate) fn echo(this: &RunningAttempt<'_>) -> AttemptResult {
     ping::socket_to(this, gateway(this)?)
 }

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::{
     super::{
-        attempt::{Tried, Try},
+        attempt::{AttemptResult, RunningAttempt},
         outcome::{Call, Outcome},
         packet::{self, protocol},
     },
@@ -16,7 +16,7 @@ use super::{
 };
 
 /// An echo request in the canary's name: the answer, with the token, goes to the canary.
-fn reflected(this: &Try<'_>) -> Result<(IpAddr, Vec<u8>), Outcome> {
+fn reflected(this: &RunningAttempt<'_>) -> Result<(IpAddr, Vec<u8>), Outcome> {
     let inside = this.in_cluster_host()?;
     let request = packet::echo_request(this.target, inside, 0x7072, &this.data());
     let number = if inside.is_ipv6() { protocol::ICMPV6 } else { protocol::ICMP };
@@ -24,14 +24,14 @@ fn reflected(this: &Try<'_>) -> Result<(IpAddr, Vec<u8>), Outcome> {
 }
 
 /// From a raw socket.
-pub(crate) fn reflect(this: &Try<'_>) -> Tried {
+pub(crate) fn reflect(this: &RunningAttempt<'_>) -> AttemptResult {
     let (inside, packet) = reflected(this)?;
     raw::send_to(this, inside, &packet)?;
     Ok(Outcome::NoAnswer("sent; an in-cluster host's answer would go to the canary".into()))
 }
 
 /// From a raw socket, to this very host: its own kernel would answer the canary.
-pub(crate) fn reflect_here(this: &Try<'_>) -> Tried {
+pub(crate) fn reflect_here(this: &RunningAttempt<'_>) -> AttemptResult {
     let own = this.own()?;
     let request = packet::echo_request(this.target, own, 0x7073, &this.data());
     let packet = packet::ip(this.target, own, protocol::ICMP, &request);
@@ -40,14 +40,14 @@ pub(crate) fn reflect_here(this: &Try<'_>) -> Tried {
 }
 
 /// In a frame.
-pub(crate) fn reflect_frame(this: &Try<'_>) -> Tried {
+pub(crate) fn reflect_frame(this: &RunningAttempt<'_>) -> AttemptResult {
     let (_, packet) = reflected(this)?;
     send_ip(this, &packet)?;
     Ok(Outcome::NoAnswer("sent; an in-cluster host's answer would go to the canary".into()))
 }
 
 /// A datagram to the canary, in IP to an in-cluster host.
-pub(crate) fn tunnel(this: &Try<'_>) -> Tried {
+pub(crate) fn tunnel(this: &RunningAttempt<'_>) -> AttemptResult {
     let (ear, port) = ear(this)?;
     let inner = raw::datagram(this, this.own()?, port);
     let number = if inner[0] >> 4 == 6 { protocol::SIT } else { protocol::IPIP };
@@ -57,7 +57,7 @@ pub(crate) fn tunnel(this: &Try<'_>) -> Tried {
 }
 
 /// The same in GRE.
-pub(crate) fn gre(this: &Try<'_>) -> Tried {
+pub(crate) fn gre(this: &RunningAttempt<'_>) -> AttemptResult {
     let (ear, port) = ear(this)?;
     let inner = raw::datagram(this, this.own()?, port);
     let payload = [&[0, 0][..], &packet::ether_type(&inner).to_be_bytes(), &inner].concat();
@@ -67,7 +67,7 @@ pub(crate) fn gre(this: &Try<'_>) -> Tried {
 }
 
 /// VXLAN to an in-cluster host.
-pub(crate) fn vxlan(this: &Try<'_>) -> Tried {
+pub(crate) fn vxlan(this: &RunningAttempt<'_>) -> AttemptResult {
     let (ear, port) = ear(this)?;
     let to = SocketAddr::new(this.in_cluster_host()?, 4789).into();
     let payload = vxlan_payload(this, port)?;
@@ -77,7 +77,7 @@ pub(crate) fn vxlan(this: &Try<'_>) -> Tried {
 }
 
 /// MPLS in UDP (RFC 7510) to an in-cluster host.
-pub(crate) fn mpls(this: &Try<'_>) -> Tried {
+pub(crate) fn mpls(this: &RunningAttempt<'_>) -> AttemptResult {
     let (ear, port) = ear(this)?;
     let to = SocketAddr::new(this.in_cluster_host()?, 6635).into();
     // Label 16, bottom of the stack, 64 hops.
@@ -88,7 +88,7 @@ pub(crate) fn mpls(this: &Try<'_>) -> Tried {
 }
 
 /// VXLAN in fragments, so that only the first has the port.
-pub(crate) fn vxlan_fragments(this: &Try<'_>) -> Tried {
+pub(crate) fn vxlan_fragments(this: &RunningAttempt<'_>) -> AttemptResult {
     let (ear, port) = ear(this)?;
     let (own, inside) = (this.own()?, this.in_cluster_host()?);
     let payload = vxlan_payload(this, port)?;
@@ -103,7 +103,7 @@ pub(crate) fn vxlan_fragments(this: &Try<'_>) -> Tried {
     Ok(await_echo(this, &ear))
 }
 
-fn vxlan_payload(this: &Try<'_>, port: u16) -> Result<Vec<u8>, Outcome> {
+fn vxlan_payload(this: &RunningAttempt<'_>, port: u16) -> Result<Vec<u8>, Outcome> {
     let inner = raw::datagram(this, this.own()?, port);
     let frame = packet::ethernet(this.network()?.link(), packet::ether_type(&inner), &inner);
     Ok([&[8, 0, 0, 0, 0, 0, 5, 0][..], &frame].concat())

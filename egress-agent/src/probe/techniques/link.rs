@@ -4,7 +4,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::{
     super::{
-        attempt::{Tried, Try},
+        attempt::{AttemptResult, RunningAttempt},
         outcome::{Call, Outcome},
         packet,
         packet_socket::send,
@@ -21,7 +21,7 @@ use crate::sys::{
 const QDISC_BYPASS: i32 = 20;
 
 /// A socket that only sends.
-fn sender(this: &Try<'_>, kind: Type) -> Result<Socket, Outcome> {
+fn sender(this: &RunningAttempt<'_>, kind: Type) -> Result<Socket, Outcome> {
     let socket =
         this.needed("packet socket", Socket::new(Domain::PACKET, kind, Some(Protocol::from(0))))?;
     let index = this.network()?.index;
@@ -30,26 +30,26 @@ fn sender(this: &Try<'_>, kind: Type) -> Result<Socket, Outcome> {
 }
 
 /// Sends an IP packet in a frame to the router.
-pub(crate) fn send_ip(this: &Try<'_>, packet: &[u8]) -> Result<(), Outcome> {
+pub(crate) fn send_ip(this: &RunningAttempt<'_>, packet: &[u8]) -> Result<(), Outcome> {
     let link = this.network()?.link();
     send_frame(this, &packet::ethernet(link, packet::ether_type(packet), packet))
 }
 
 /// Sends a frame.
-pub(crate) fn send_frame(this: &Try<'_>, frame: &[u8]) -> Result<(), Outcome> {
+pub(crate) fn send_frame(this: &RunningAttempt<'_>, frame: &[u8]) -> Result<(), Outcome> {
     let socket = sender(this, Type::RAW)?;
     this.tried(Call::Send, send(&socket, frame))
 }
 
 /// UDP in a frame.
-pub(crate) fn frame(this: &Try<'_>) -> Tried {
+pub(crate) fn frame(this: &RunningAttempt<'_>) -> AttemptResult {
     let (ear, port) = ear(this)?;
     send_ip(this, &datagram(this, this.own()?, port))?;
     Ok(await_echo(this, &ear))
 }
 
 /// The same with a neighbour's source address.
-pub(crate) fn spoofed(this: &Try<'_>) -> Tried {
+pub(crate) fn spoofed(this: &RunningAttempt<'_>) -> AttemptResult {
     send_ip(this, &datagram(this, neighbour(this.own()?), 40_000))?;
     Ok(Outcome::NoAnswer(
         "sent; an answer would go to the address it was sent in the name of".into(),
@@ -58,7 +58,7 @@ pub(crate) fn spoofed(this: &Try<'_>) -> Tried {
 
 /// To an in-cluster host, with a neighbour's hardware address. Where nothing stops it, a bridge takes this
 /// port for the neighbour's.
-pub(crate) fn other_hardware(this: &Try<'_>) -> Tried {
+pub(crate) fn other_hardware(this: &RunningAttempt<'_>) -> AttemptResult {
     let (own, inside) = (this.own()?, this.in_cluster_host()?);
     let datagram = packet::udp((own, this.port).into(), (inside, this.port).into(), &this.data());
     let body = packet::ip(own, inside, packet::protocol::UDP, &datagram);
@@ -69,7 +69,7 @@ pub(crate) fn other_hardware(this: &Try<'_>) -> Tried {
 }
 
 /// To an in-cluster host, an error about a packet that it never sent.
-pub(crate) fn error(this: &Try<'_>) -> Tried {
+pub(crate) fn error(this: &RunningAttempt<'_>) -> AttemptResult {
     let (own, inside) = (this.own()?, this.in_cluster_host()?);
     let quoted = datagram(this, neighbour(own), this.port);
     let body = packet::icmp_error(own, inside, &quoted);
@@ -79,7 +79,7 @@ pub(crate) fn error(this: &Try<'_>) -> Tried {
 }
 
 /// A packet socket that leaves the frame's header to the kernel.
-pub(crate) fn cooked(this: &Try<'_>) -> Tried {
+pub(crate) fn cooked(this: &RunningAttempt<'_>) -> AttemptResult {
     let (ear, port) = ear(this)?;
     let socket = sender(this, Type::DGRAM)?;
     let packet = datagram(this, this.own()?, port);
@@ -90,7 +90,7 @@ pub(crate) fn cooked(this: &Try<'_>) -> Tried {
 }
 
 /// From memory that is shared with the kernel.
-pub(crate) fn ring(this: &Try<'_>) -> Tried {
+pub(crate) fn ring(this: &RunningAttempt<'_>) -> AttemptResult {
     let (ear, port) = ear(this)?;
     let socket = sender(this, Type::RAW)?;
     let packet = datagram(this, this.own()?, port);
@@ -101,7 +101,7 @@ pub(crate) fn ring(this: &Try<'_>) -> Tried {
 }
 
 /// Past the queueing layer.
-pub(crate) fn bypass(this: &Try<'_>) -> Tried {
+pub(crate) fn bypass(this: &RunningAttempt<'_>) -> AttemptResult {
     let (ear, port) = ear(this)?;
     let socket = sender(this, Type::RAW)?;
     let set = set_option(&socket, libc::SOL_PACKET, QDISC_BYPASS, &1_i32.to_ne_bytes());

@@ -5,13 +5,13 @@
 use std::io;
 
 use super::super::{
-    attempt::{Tried, Try},
+    attempt::{AttemptResult, RunningAttempt},
     outcome::{Call, Errno, Outcome},
 };
 use crate::sys::netlink::namespaces::{interfaces_in, other_ends};
 
 /// Asks for the names of the interfaces there, and changes nothing.
-pub(crate) fn list(this: &Try<'_>) -> Tried {
+pub(crate) fn list(this: &RunningAttempt<'_>) -> AttemptResult {
     let numbers = this.needed("rtnetlink", other_ends())?;
     let mut last = Outcome::NotApplicable("no interface leads into another namespace".into());
     for number in numbers {
@@ -24,7 +24,7 @@ pub(crate) fn list(this: &Try<'_>) -> Tried {
 }
 
 /// What the kernel's answer means.
-fn answer(listed: io::Result<Vec<String>>) -> Tried {
+fn answer(listed: io::Result<Vec<String>>) -> AttemptResult {
     match listed {
         Ok(names) if names.is_empty() => {
             Err(Outcome::NotApplicable("the other namespace has no interfaces".into()))

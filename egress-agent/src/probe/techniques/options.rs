@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use super::{
     super::{
-        attempt::{Tried, Try},
+        attempt::{AttemptResult, RunningAttempt},
         outcome::{Call, Errno, Outcome},
     },
     raw::neighbour,
@@ -12,14 +12,14 @@ use super::{
 };
 
 /// A mark, which many a rule of many a CNI trusts.
-pub(crate) fn mark(this: &Try<'_>) -> Tried {
+pub(crate) fn mark(this: &RunningAttempt<'_>) -> AttemptResult {
     let socket = socket(this, this.to(), None)?;
     this.needed("SO_MARK", socket.set_mark(0x1337))?;
     exchange(this, &socket, |data| socket.send_to(data, &this.to().into()).map(drop))
 }
 
 /// A fixed interface.
-pub(crate) fn device(this: &Try<'_>) -> Tried {
+pub(crate) fn device(this: &RunningAttempt<'_>) -> AttemptResult {
     let socket = socket(this, this.to(), None)?;
     let name = this.network()?.name.as_bytes();
     this.needed("SO_BINDTODEVICE", socket.bind_device(Some(name)))?;
@@ -27,7 +27,7 @@ pub(crate) fn device(this: &Try<'_>) -> Tried {
 }
 
 /// A neighbour's address as the socket's own, by `IP_TRANSPARENT`.
-pub(crate) fn transparent(this: &Try<'_>) -> Tried {
+pub(crate) fn transparent(this: &RunningAttempt<'_>) -> AttemptResult {
     let socket = socket(this, this.to(), None)?;
     let set = if this.target.is_ipv6() {
         socket.set_ip_transparent_v6(true)
@@ -39,13 +39,13 @@ pub(crate) fn transparent(this: &Try<'_>) -> Tried {
 }
 
 /// A neighbour's address as the socket's own, by `IP_FREEBIND`.
-pub(crate) fn freebind(this: &Try<'_>) -> Tried {
+pub(crate) fn freebind(this: &RunningAttempt<'_>) -> AttemptResult {
     foreign(this, &free(this)?)
 }
 
 /// A datagram to a closed port of the own host in the canary's name: the own kernel's error, which
 /// quotes it, goes to the canary.
-pub(crate) fn reflect_self(this: &Try<'_>) -> Tried {
+pub(crate) fn reflect_self(this: &RunningAttempt<'_>) -> AttemptResult {
     let socket = free(this)?;
     this.needed("bind", socket.bind(&SocketAddr::new(this.target, 0).into()))?;
     let own = SocketAddr::new(this.own()?, DISCARD);
@@ -57,7 +57,7 @@ pub(crate) fn reflect_self(this: &Try<'_>) -> Tried {
 const DISCARD: u16 = 9;
 
 /// A socket that takes any address for its own.
-fn free(this: &Try<'_>) -> Result<socket2::Socket, Outcome> {
+fn free(this: &RunningAttempt<'_>) -> Result<socket2::Socket, Outcome> {
     let socket = socket(this, this.to(), None)?;
     let set = if this.target.is_ipv6() {
         socket.set_freebind_v6(true)
@@ -68,7 +68,7 @@ fn free(this: &Try<'_>) -> Result<socket2::Socket, Outcome> {
     Ok(socket)
 }
 
-fn foreign(this: &Try<'_>, socket: &socket2::Socket) -> Tried {
+fn foreign(this: &RunningAttempt<'_>, socket: &socket2::Socket) -> AttemptResult {
     let address = SocketAddr::new(neighbour(this.own()?), 0);
     this.needed("bind", socket.bind(&address.into()))?;
     // Linux has no way for IPv4 packets of an address that it doesn't own: ENETUNREACH is its

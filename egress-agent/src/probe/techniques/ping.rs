@@ -6,7 +6,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::{
     super::{
-        attempt::{Tried, Try},
+        attempt::{AttemptResult, RunningAttempt},
         outcome::{Errno, Outcome},
         packet,
     },
@@ -14,12 +14,12 @@ use super::{
 };
 
 /// A socket for echo requests, which needs no privilege where `net.ipv4.ping_group_range` allows it.
-pub(crate) fn socket(this: &Try<'_>) -> Tried {
+pub(crate) fn socket(this: &RunningAttempt<'_>) -> AttemptResult {
     socket_to(this, this.target)
 }
 
 /// The same to another address than the canary's.
-pub(crate) fn socket_to(this: &Try<'_>, target: IpAddr) -> Tried {
+pub(crate) fn socket_to(this: &RunningAttempt<'_>, target: IpAddr) -> AttemptResult {
     match icmp(target, Type::DGRAM) {
         Err(error) if Errno::of(&error).is_forbidden() => Err(Outcome::NotApplicable(format!(
             "ping socket: {}, net.ipv4.ping_group_range doesn't hold this group",
@@ -33,7 +33,7 @@ pub(crate) fn socket_to(this: &Try<'_>, target: IpAddr) -> Tried {
 }
 
 /// A raw ICMP socket.
-pub(crate) fn raw(this: &Try<'_>) -> Tried {
+pub(crate) fn raw(this: &RunningAttempt<'_>) -> AttemptResult {
     let socket = this.needed("raw ICMP socket", icmp(this.target, Type::RAW))?;
     send(this, &socket, this.target)
 }
@@ -47,7 +47,7 @@ pub(crate) fn icmp(target: IpAddr, kind: Type) -> std::io::Result<Socket> {
 }
 
 /// Sends a request with the token as its payload; the reply brings it back.
-fn send(this: &Try<'_>, socket: &Socket, target: IpAddr) -> Tried {
+fn send(this: &RunningAttempt<'_>, socket: &Socket, target: IpAddr) -> AttemptResult {
     // The kernel writes ICMPv6's checksum itself.
     let unspecified = if target.is_ipv6() { target } else { IpAddr::V4([0, 0, 0, 0].into()) };
     exchange(this, socket, |data| {

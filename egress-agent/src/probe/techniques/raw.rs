@@ -9,7 +9,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::{
     super::{
-        attempt::{Tried, Try},
+        attempt::{AttemptResult, RunningAttempt},
         outcome::{Call, Outcome},
         packet::{self, protocol},
     },
@@ -20,14 +20,14 @@ use super::{
 const OWN_HEADER: i32 = 255;
 
 /// UDP with its IP header.
-pub(crate) fn own_header(this: &Try<'_>) -> Tried {
+pub(crate) fn own_header(this: &RunningAttempt<'_>) -> AttemptResult {
     let (ear, port) = ear(this)?;
     send(this, &datagram(this, this.own()?, port))?;
     Ok(await_echo(this, &ear))
 }
 
 /// The same with a neighbour's source address; an answer would go there.
-pub(crate) fn spoofed(this: &Try<'_>) -> Tried {
+pub(crate) fn spoofed(this: &RunningAttempt<'_>) -> AttemptResult {
     send(this, &datagram(this, neighbour(this.own()?), 40_000))?;
     Ok(Outcome::NoAnswer(
         "sent; an answer would go to the address it was sent in the name of".into(),
@@ -35,17 +35,17 @@ pub(crate) fn spoofed(this: &Try<'_>) -> Tried {
 }
 
 /// A loose source route (RFC 791 §3.1) over the target itself.
-pub(crate) fn source_route(this: &Try<'_>) -> Tried {
+pub(crate) fn source_route(this: &RunningAttempt<'_>) -> AttemptResult {
     let [a, b, c, d] = this.v4()?.octets();
     with_options(this, &[0x83, 7, 4, a, b, c, d, 0])
 }
 
 /// A request to write down the route.
-pub(crate) fn record_route(this: &Try<'_>) -> Tried {
+pub(crate) fn record_route(this: &RunningAttempt<'_>) -> AttemptResult {
     with_options(this, &[7, 7, 4, 0, 0, 0, 0, 0])
 }
 
-fn with_options(this: &Try<'_>, options: &[u8]) -> Tried {
+fn with_options(this: &RunningAttempt<'_>, options: &[u8]) -> AttemptResult {
     let IpAddr::V4(own) = this.own()? else {
         return Err(Outcome::Error("IPv4 options with an IPv6 address".into()));
     };
@@ -56,7 +56,7 @@ fn with_options(this: &Try<'_>, options: &[u8]) -> Tried {
 }
 
 /// The socket option of the same (`IP_OPTIONS`), which needs no privilege for most options.
-pub(crate) fn option_of_socket(this: &Try<'_>) -> Tried {
+pub(crate) fn option_of_socket(this: &RunningAttempt<'_>) -> AttemptResult {
     let (socket, _) = ear(this)?;
     let set = crate::sys::raw::set_option(
         &socket,
@@ -69,42 +69,42 @@ pub(crate) fn option_of_socket(this: &Try<'_>) -> Tried {
 }
 
 /// IGMP.
-pub(crate) fn igmp(this: &Try<'_>) -> Tried {
+pub(crate) fn igmp(this: &RunningAttempt<'_>) -> AttemptResult {
     over_ip(this, 2, &[0x11, 0, 0, 0, 0, 0, 0, 0])
 }
 
 /// IPv4 in IP.
-pub(crate) fn ipip(this: &Try<'_>) -> Tried {
+pub(crate) fn ipip(this: &RunningAttempt<'_>) -> AttemptResult {
     over_ip(this, protocol::IPIP, &inner_v4(&this.data()))
 }
 
 /// IPv6 in IP.
-pub(crate) fn sit(this: &Try<'_>) -> Tried {
+pub(crate) fn sit(this: &RunningAttempt<'_>) -> AttemptResult {
     over_ip(this, protocol::SIT, &inner_v6(&this.data()))
 }
 
 /// GRE (RFC 2784) with an IPv4 packet.
-pub(crate) fn gre(this: &Try<'_>) -> Tried {
+pub(crate) fn gre(this: &RunningAttempt<'_>) -> AttemptResult {
     over_ip(this, protocol::GRE, &[&[0, 0, 8, 0][..], &inner_v4(&this.data())].concat())
 }
 
 /// ESP (RFC 4303): an index, a sequence number, and what nobody can read.
-pub(crate) fn esp(this: &Try<'_>) -> Tried {
+pub(crate) fn esp(this: &RunningAttempt<'_>) -> AttemptResult {
     over_ip(this, 50, &[0, 0, 0x10, 0x01, 0, 0, 0, 1])
 }
 
 /// AH (RFC 4302).
-pub(crate) fn ah(this: &Try<'_>) -> Tried {
+pub(crate) fn ah(this: &RunningAttempt<'_>) -> AttemptResult {
     over_ip(this, 51, &[59, 4, 0, 0, 0, 0, 0x10, 0x01, 0, 0, 0, 1])
 }
 
 /// OSPF.
-pub(crate) fn ospf(this: &Try<'_>) -> Tried {
+pub(crate) fn ospf(this: &RunningAttempt<'_>) -> AttemptResult {
     over_ip(this, 89, &[2, 1, 0, 44])
 }
 
 /// SCTP's protocol number, without the kernel's SCTP.
-pub(crate) fn sctp(this: &Try<'_>) -> Tried {
+pub(crate) fn sctp(this: &RunningAttempt<'_>) -> AttemptResult {
     let mut head = 40_000_u16.to_be_bytes().to_vec();
     head.extend(this.port.to_be_bytes());
     head.extend([0; 8]);
@@ -112,12 +112,12 @@ pub(crate) fn sctp(this: &Try<'_>) -> Tried {
 }
 
 /// A number for experiments (RFC 3692).
-pub(crate) fn experimental(this: &Try<'_>) -> Tried {
+pub(crate) fn experimental(this: &RunningAttempt<'_>) -> AttemptResult {
     over_ip(this, 253, &[])
 }
 
 /// `head` and the token as the payload of a protocol; the canary answers in the same.
-fn over_ip(this: &Try<'_>, number: u8, head: &[u8]) -> Tried {
+fn over_ip(this: &RunningAttempt<'_>, number: u8, head: &[u8]) -> AttemptResult {
     let domain = Domain::for_address(this.to());
     let made = Socket::new(domain, Type::RAW, Some(Protocol::from(i32::from(number))));
     let socket = this.needed("raw socket", made)?;
@@ -143,7 +143,7 @@ pub(crate) fn inner_v6(data: &[u8]) -> Vec<u8> {
 }
 
 /// The token in a UDP datagram to the target, with IP header.
-pub(crate) fn datagram(this: &Try<'_>, source: IpAddr, port: u16) -> Vec<u8> {
+pub(crate) fn datagram(this: &RunningAttempt<'_>, source: IpAddr, port: u16) -> Vec<u8> {
     let udp = packet::udp(SocketAddr::new(source, port), this.to(), &this.data());
     packet::ip(source, this.target, protocol::UDP, &udp)
 }
@@ -157,12 +157,12 @@ pub(crate) fn neighbour(own: IpAddr) -> IpAddr {
 }
 
 /// Sends a whole IP packet to the canary.
-fn send(this: &Try<'_>, packet: &[u8]) -> Result<(), Outcome> {
+fn send(this: &RunningAttempt<'_>, packet: &[u8]) -> Result<(), Outcome> {
     send_to(this, this.target, packet)
 }
 
 /// Sends a whole IP packet.
-pub(crate) fn send_to(this: &Try<'_>, to: IpAddr, packet: &[u8]) -> Result<(), Outcome> {
+pub(crate) fn send_to(this: &RunningAttempt<'_>, to: IpAddr, packet: &[u8]) -> Result<(), Outcome> {
     let domain = Domain::for_address(this.to());
     let made = Socket::new(domain, Type::RAW, Some(Protocol::from(OWN_HEADER)));
     let socket = this.needed("raw socket with own header", made)?;

@@ -11,7 +11,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::{
     super::{
-        attempt::{Tried, Try},
+        attempt::{AttemptResult, RunningAttempt},
         outcome::Outcome,
         packet::{self, flags, protocol},
     },
@@ -19,32 +19,32 @@ use super::{
 };
 
 /// The beginning of a connection.
-pub(crate) fn syn(this: &Try<'_>) -> Tried {
+pub(crate) fn syn(this: &RunningAttempt<'_>) -> AttemptResult {
     segment(this, flags::SYN)
 }
 
 /// The second segment of a connection that hasn't begun.
-pub(crate) fn syn_ack(this: &Try<'_>) -> Tried {
+pub(crate) fn syn_ack(this: &RunningAttempt<'_>) -> AttemptResult {
     segment(this, flags::SYN | flags::ACK)
 }
 
 /// Data of a connection that isn't there.
-pub(crate) fn ack(this: &Try<'_>) -> Tried {
+pub(crate) fn ack(this: &RunningAttempt<'_>) -> AttemptResult {
     segment(this, flags::ACK)
 }
 
 /// The end of a connection that isn't there.
-pub(crate) fn fin(this: &Try<'_>) -> Tried {
+pub(crate) fn fin(this: &RunningAttempt<'_>) -> AttemptResult {
     segment(this, flags::FIN | flags::ACK)
 }
 
 /// A reset, which nobody answers.
-pub(crate) fn rst(this: &Try<'_>) -> Tried {
+pub(crate) fn rst(this: &RunningAttempt<'_>) -> AttemptResult {
     segment(this, flags::RST)
 }
 
 /// Sends a segment in a frame. Whatever the target's TCP thinks of it comes back as a segment too.
-fn segment(this: &Try<'_>, flags: u8) -> Tried {
+fn segment(this: &RunningAttempt<'_>, flags: u8) -> AttemptResult {
     let own = this.own()?;
     let domain = Domain::for_address(this.to());
     let made = Socket::new(domain, Type::RAW, Some(Protocol::TCP));
@@ -58,7 +58,7 @@ fn segment(this: &Try<'_>, flags: u8) -> Tried {
     Ok(wait(this, &ear, from.port()))
 }
 
-fn wait(this: &Try<'_>, mut ear: &Socket, port: u16) -> Outcome {
+fn wait(this: &RunningAttempt<'_>, mut ear: &Socket, port: u16) -> Outcome {
     let mut buffer = vec![0; 65_536];
     while Instant::now() < this.deadline {
         if let Err(error) = ear.set_read_timeout(Some(this.left())) {

@@ -9,19 +9,19 @@ use socket2::{Domain, Socket, Type};
 
 use super::{
     super::{
-        attempt::{Tried, Try},
+        attempt::{AttemptResult, RunningAttempt},
         outcome::Outcome,
     },
     raw, stream, udp,
 };
 
 /// The canary on another port.
-fn on_port(this: &Try<'_>, port: u16) -> SocketAddr {
+fn on_port(this: &RunningAttempt<'_>, port: u16) -> SocketAddr {
     SocketAddr::new(this.target, port)
 }
 
 /// TCP to a port of the canary.
-fn tcp(this: &Try<'_>, port: u16) -> Tried {
+fn tcp(this: &RunningAttempt<'_>, port: u16) -> AttemptResult {
     let made = Socket::new(Domain::for_address(this.to()), Type::STREAM, None);
     let socket = this.needed("socket", made)?;
     stream::establish(this, &socket, &on_port(this, port).into())?;
@@ -29,34 +29,34 @@ fn tcp(this: &Try<'_>, port: u16) -> Tried {
 }
 
 /// Port 80, which routes may send to the gateway.
-pub(crate) fn http(this: &Try<'_>) -> Tried {
+pub(crate) fn http(this: &RunningAttempt<'_>) -> AttemptResult {
     tcp(this, 80)
 }
 
 /// Port 443, which routes may send to the gateway.
-pub(crate) fn https(this: &Try<'_>) -> Tried {
+pub(crate) fn https(this: &RunningAttempt<'_>) -> AttemptResult {
     tcp(this, 443)
 }
 
 /// DNS over TLS.
-pub(crate) fn dns_over_tls(this: &Try<'_>) -> Tried {
+pub(crate) fn dns_over_tls(this: &RunningAttempt<'_>) -> AttemptResult {
     tcp(this, 853)
 }
 
 /// QUIC's port.
-pub(crate) fn quic(this: &Try<'_>) -> Tried {
+pub(crate) fn quic(this: &RunningAttempt<'_>) -> AttemptResult {
     udp::to(this, on_port(this, 443))
 }
 
 /// A DNS query that carries the token in a name.
-pub(crate) fn dns(this: &Try<'_>) -> Tried {
+pub(crate) fn dns(this: &RunningAttempt<'_>) -> AttemptResult {
     let socket = udp::socket(this, this.to(), None)?;
     let to = on_port(this, 53).into();
     udp::exchange(this, &socket, |data| socket.send_to(&query(data), &to).map(drop))
 }
 
 /// The same over TCP.
-pub(crate) fn dns_over_tcp(this: &Try<'_>) -> Tried {
+pub(crate) fn dns_over_tcp(this: &RunningAttempt<'_>) -> AttemptResult {
     tcp(this, 53)
 }
 
@@ -71,16 +71,16 @@ fn query(data: &[u8]) -> Vec<u8> {
 }
 
 /// VXLAN (RFC 7348): a frame in UDP.
-pub(crate) fn vxlan(this: &Try<'_>) -> Tried {
+pub(crate) fn vxlan(this: &RunningAttempt<'_>) -> AttemptResult {
     in_udp(this, 4789, &[8, 0, 0, 0, 0, 0, 5, 0])
 }
 
 /// Geneve (RFC 8926): the same with another header.
-pub(crate) fn geneve(this: &Try<'_>) -> Tried {
+pub(crate) fn geneve(this: &RunningAttempt<'_>) -> AttemptResult {
     in_udp(this, 6081, &[0, 0, 0x65, 0x58, 0, 0, 5, 0])
 }
 
-fn in_udp(this: &Try<'_>, port: u16, head: &[u8]) -> Tried {
+fn in_udp(this: &RunningAttempt<'_>, port: u16, head: &[u8]) -> AttemptResult {
     let socket = udp::socket(this, this.to(), None)?;
     let to = on_port(this, port).into();
     udp::exchange(this, &socket, |data| {
@@ -91,7 +91,7 @@ fn in_udp(this: &Try<'_>, port: u16, head: &[u8]) -> Tried {
 }
 
 /// The cloud's metadata service (Amazon's IPv6 address; the IPv4 one is everybody's).
-pub(crate) fn metadata(this: &Try<'_>) -> Tried {
+pub(crate) fn metadata(this: &RunningAttempt<'_>) -> AttemptResult {
     let service: IpAddr = if this.target.is_ipv6() {
         Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254).into()
     } else {

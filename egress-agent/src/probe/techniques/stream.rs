@@ -9,7 +9,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use super::super::{
-    attempt::{Tried, Try},
+    attempt::{AttemptResult, RunningAttempt},
     outcome::{Call, Errno, Outcome},
 };
 use crate::sys::raw::set_option;
@@ -22,12 +22,12 @@ pub(crate) const RESET: &str =
 const MAX_ANSWER: usize = 4096;
 
 /// A non-blocking connect, as servers do it.
-pub(crate) fn connect(this: &Try<'_>) -> Tried {
+pub(crate) fn connect(this: &RunningAttempt<'_>) -> AttemptResult {
     plain(this, this.to(), Some(Protocol::TCP))
 }
 
 /// A connect that waits in the kernel.
-pub(crate) fn blocking(this: &Try<'_>) -> Tried {
+pub(crate) fn blocking(this: &RunningAttempt<'_>) -> AttemptResult {
     let socket = socket(this, this.to(), Some(Protocol::TCP))?;
     // Linux's connect gives up after the time for sending, with EINPROGRESS.
     this.needed("SO_SNDTIMEO", socket.set_write_timeout(Some(this.left())))?;
@@ -40,27 +40,27 @@ pub(crate) fn blocking(this: &Try<'_>) -> Tried {
 }
 
 /// By IPv6's form of the IPv4 address.
-pub(crate) fn mapped(this: &Try<'_>) -> Tried {
+pub(crate) fn mapped(this: &RunningAttempt<'_>) -> AttemptResult {
     plain(this, this.mapped(), Some(Protocol::TCP))
 }
 
 /// Multipath TCP.
-pub(crate) fn mptcp(this: &Try<'_>) -> Tried {
+pub(crate) fn mptcp(this: &RunningAttempt<'_>) -> AttemptResult {
     plain(this, this.to(), Some(Protocol::MPTCP))
 }
 
 /// Multipath TCP to a mapped address.
-pub(crate) fn mptcp_mapped(this: &Try<'_>) -> Tried {
+pub(crate) fn mptcp_mapped(this: &RunningAttempt<'_>) -> AttemptResult {
     plain(this, this.mapped(), Some(Protocol::MPTCP))
 }
 
 /// SCTP.
-pub(crate) fn sctp(this: &Try<'_>) -> Tried {
+pub(crate) fn sctp(this: &RunningAttempt<'_>) -> AttemptResult {
     plain(this, this.to(), Some(Protocol::SCTP))
 }
 
 /// DCCP.
-pub(crate) fn dccp(this: &Try<'_>) -> Tried {
+pub(crate) fn dccp(this: &RunningAttempt<'_>) -> AttemptResult {
     let domain = Domain::for_address(this.to());
     // linux/net.h: SOCK_DCCP.
     let made = Socket::new(domain, Type::from(6), Some(Protocol::DCCP));
@@ -70,16 +70,16 @@ pub(crate) fn dccp(this: &Try<'_>) -> Tried {
 }
 
 /// Data in the SYN, by `sendto` without a connect.
-pub(crate) fn fast_open(this: &Try<'_>) -> Tried {
+pub(crate) fn fast_open(this: &RunningAttempt<'_>) -> AttemptResult {
     fast_open_to(this, this.to())
 }
 
 /// The same to a mapped address.
-pub(crate) fn fast_open_mapped(this: &Try<'_>) -> Tried {
+pub(crate) fn fast_open_mapped(this: &RunningAttempt<'_>) -> AttemptResult {
     fast_open_to(this, this.mapped())
 }
 
-fn fast_open_to(this: &Try<'_>, to: SocketAddr) -> Tried {
+fn fast_open_to(this: &RunningAttempt<'_>, to: SocketAddr) -> AttemptResult {
     let socket = socket(this, to, Some(Protocol::TCP))?;
     this.needed("non-blocking", socket.set_nonblocking(true))?;
     let sent = socket.send_to_with_flags(&this.data(), &to.into(), libc::MSG_FASTOPEN);
@@ -97,7 +97,7 @@ fn fast_open_to(this: &Try<'_>, to: SocketAddr) -> Tried {
 }
 
 /// A connect that waits for the first data.
-pub(crate) fn fast_open_connect(this: &Try<'_>) -> Tried {
+pub(crate) fn fast_open_connect(this: &RunningAttempt<'_>) -> AttemptResult {
     let socket = socket(this, this.to(), Some(Protocol::TCP))?;
     let on = 1_i32.to_ne_bytes();
     let set = set_option(&socket, libc::IPPROTO_TCP, libc::TCP_FASTOPEN_CONNECT, &on);
@@ -106,13 +106,17 @@ pub(crate) fn fast_open_connect(this: &Try<'_>) -> Tried {
     Ok(converse(this, &socket))
 }
 
-fn plain(this: &Try<'_>, to: SocketAddr, protocol: Option<Protocol>) -> Tried {
+fn plain(this: &RunningAttempt<'_>, to: SocketAddr, protocol: Option<Protocol>) -> AttemptResult {
     let socket = socket(this, to, protocol)?;
     establish(this, &socket, &to.into())?;
     Ok(converse(this, &socket))
 }
 
-fn socket(this: &Try<'_>, to: SocketAddr, protocol: Option<Protocol>) -> Result<Socket, Outcome> {
+fn socket(
+    this: &RunningAttempt<'_>,
+    to: SocketAddr,
+    protocol: Option<Protocol>,
+) -> Result<Socket, Outcome> {
     let made = Socket::new(Domain::for_address(to), Type::STREAM, protocol);
     let what = format!("socket(SOCK_STREAM, {})", protocol.map_or(0, i32::from));
     this.needed(&what, made)
@@ -120,14 +124,18 @@ fn socket(this: &Try<'_>, to: SocketAddr, protocol: Option<Protocol>) -> Result<
 
 /// Connects without blocking, and waits. What fails at once is the own kernel's refusal; what fails
 /// later came over the network.
-pub(crate) fn establish(this: &Try<'_>, socket: &Socket, to: &SockAddr) -> Result<(), Outcome> {
+pub(crate) fn establish(
+    this: &RunningAttempt<'_>,
+    socket: &Socket,
+    to: &SockAddr,
+) -> Result<(), Outcome> {
     this.needed("non-blocking", socket.set_nonblocking(true))?;
     finish(this, socket, Call::Connect, socket.connect(to))
 }
 
 /// Waits for a connection that has begun.
 pub(crate) fn finish(
-    this: &Try<'_>,
+    this: &RunningAttempt<'_>,
     socket: &Socket,
     call: Call,
     begun: io::Result<()>,
@@ -165,7 +173,7 @@ fn later(error: &io::Error) -> Outcome {
 }
 
 /// Of a connect that says nothing of when it failed. `EACCES` and `EPERM` never come from a peer.
-fn sooner_or_later(this: &Try<'_>, error: &io::Error) -> Outcome {
+fn sooner_or_later(this: &RunningAttempt<'_>, error: &io::Error) -> Outcome {
     match Errno::of(error) {
         errno if errno.is_forbidden() => Outcome::Refused { call: Call::Connect, errno: errno.0 },
         errno if errno.is_no_route() => {
@@ -176,7 +184,7 @@ fn sooner_or_later(this: &Try<'_>, error: &io::Error) -> Outcome {
 }
 
 /// Sends the token over a new connection and waits for its echo.
-pub(crate) fn converse(this: &Try<'_>, socket: &Socket) -> Outcome {
+pub(crate) fn converse(this: &RunningAttempt<'_>, socket: &Socket) -> Outcome {
     match talk(this, socket) {
         // Somebody has accepted it, after all.
         Outcome::NoAnswer(text) => Outcome::Intercepted(format!("connected, but {text}")),
@@ -189,7 +197,7 @@ pub(crate) fn converse(this: &Try<'_>, socket: &Socket) -> Outcome {
 }
 
 /// Sends the token over a connection and waits for its echo.
-pub(crate) fn talk(this: &Try<'_>, socket: &Socket) -> Outcome {
+pub(crate) fn talk(this: &RunningAttempt<'_>, socket: &Socket) -> Outcome {
     let mut stream = socket;
     let set = socket.set_nonblocking(false).and_then(|()| {
         socket.set_write_timeout(Some(this.left()))?;

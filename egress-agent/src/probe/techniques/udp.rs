@@ -9,25 +9,25 @@ use rustix::net::{MMsgHdr, SendAncillaryBuffer, SendFlags, SocketAddrAny, sendmm
 use socket2::{Domain, MsgHdr, Protocol, Socket, Type};
 
 use super::super::{
-    attempt::{Tried, Try},
+    attempt::{AttemptResult, RunningAttempt},
     outcome::{Call, Errno, Outcome},
 };
 use crate::sys::raw::{INET, UNSPEC, address, send_to, set_option};
 
 /// `sendto` on a socket that isn't connected.
-pub(crate) fn unconnected(this: &Try<'_>) -> Tried {
+pub(crate) fn unconnected(this: &RunningAttempt<'_>) -> AttemptResult {
     to(this, this.to())
 }
 
 /// `connect`, then `send`.
-pub(crate) fn connected(this: &Try<'_>) -> Tried {
+pub(crate) fn connected(this: &RunningAttempt<'_>) -> AttemptResult {
     let socket = socket(this, this.to(), None)?;
     this.tried(Call::Connect, socket.connect(&this.to().into()))?;
     exchange(this, &socket, |data| socket.send(data).map(drop))
 }
 
 /// `sendmsg`.
-pub(crate) fn message(this: &Try<'_>) -> Tried {
+pub(crate) fn message(this: &RunningAttempt<'_>) -> AttemptResult {
     let socket = socket(this, this.to(), None)?;
     let to = this.to().into();
     exchange(this, &socket, |data| {
@@ -37,7 +37,7 @@ pub(crate) fn message(this: &Try<'_>) -> Tried {
 }
 
 /// Two datagrams in one `sendmmsg`.
-pub(crate) fn messages(this: &Try<'_>) -> Tried {
+pub(crate) fn messages(this: &RunningAttempt<'_>) -> AttemptResult {
     let socket = socket(this, this.to(), None)?;
     let to = SocketAddrAny::from(this.to());
     exchange(this, &socket, |data| {
@@ -53,7 +53,7 @@ pub(crate) fn messages(this: &Try<'_>) -> Tried {
 }
 
 /// One send that the kernel cuts into several datagrams.
-pub(crate) fn segmented(this: &Try<'_>) -> Tried {
+pub(crate) fn segmented(this: &RunningAttempt<'_>) -> AttemptResult {
     let socket = socket(this, this.to(), None)?;
     let data = this.data();
     let size = i32::try_from(data.len()).unwrap_or(i32::MAX).to_ne_bytes();
@@ -62,43 +62,43 @@ pub(crate) fn segmented(this: &Try<'_>) -> Tried {
 }
 
 /// By IPv6's form of the IPv4 address.
-pub(crate) fn mapped(this: &Try<'_>) -> Tried {
+pub(crate) fn mapped(this: &RunningAttempt<'_>) -> AttemptResult {
     to(this, this.mapped())
 }
 
 /// An IPv4 address given to an IPv6 socket.
-pub(crate) fn inet_on_inet6(this: &Try<'_>) -> Tried {
+pub(crate) fn inet_on_inet6(this: &RunningAttempt<'_>) -> AttemptResult {
     let socket = socket(this, this.mapped(), None)?;
     exchange(this, &socket, |data| send_to(&socket, data, 0, &address(this.to(), INET)).map(drop))
 }
 
 /// An IPv4 address with no family said.
-pub(crate) fn unspecified_family(this: &Try<'_>) -> Tried {
+pub(crate) fn unspecified_family(this: &RunningAttempt<'_>) -> AttemptResult {
     let socket = socket(this, this.to(), None)?;
     exchange(this, &socket, |data| send_to(&socket, data, 0, &address(this.to(), UNSPEC)).map(drop))
 }
 
 /// UDP-Lite (RFC 3828).
-pub(crate) fn lite(this: &Try<'_>) -> Tried {
+pub(crate) fn lite(this: &RunningAttempt<'_>) -> AttemptResult {
     let socket = socket(this, this.to(), Some(Protocol::UDPLITE))?;
     exchange(this, &socket, |data| socket.send_to(data, &this.to().into()).map(drop))
 }
 
 /// UDP-Lite, connected: no hook on sockets fires.
-pub(crate) fn lite_connected(this: &Try<'_>) -> Tried {
+pub(crate) fn lite_connected(this: &RunningAttempt<'_>) -> AttemptResult {
     let socket = socket(this, this.to(), Some(Protocol::UDPLITE))?;
     this.tried(Call::Connect, socket.connect(&this.to().into()))?;
     exchange(this, &socket, |data| socket.send(data).map(drop))
 }
 
 /// UDP-Lite to a mapped address.
-pub(crate) fn lite_mapped(this: &Try<'_>) -> Tried {
+pub(crate) fn lite_mapped(this: &RunningAttempt<'_>) -> AttemptResult {
     let socket = socket(this, this.mapped(), Some(Protocol::UDPLITE))?;
     exchange(this, &socket, |data| socket.send_to(data, &this.mapped().into()).map(drop))
 }
 
 /// More than a packet holds: the kernel makes fragments.
-pub(crate) fn large(this: &Try<'_>) -> Tried {
+pub(crate) fn large(this: &RunningAttempt<'_>) -> AttemptResult {
     let socket = socket(this, this.to(), None)?;
     exchange(this, &socket, |data| {
         let mut large = data.to_vec();
@@ -108,14 +108,14 @@ pub(crate) fn large(this: &Try<'_>) -> Tried {
 }
 
 /// To everybody on the link.
-pub(crate) fn broadcast(this: &Try<'_>) -> Tried {
+pub(crate) fn broadcast(this: &RunningAttempt<'_>) -> AttemptResult {
     let socket = socket(this, this.to(), None)?;
     this.needed("SO_BROADCAST", socket.set_broadcast(true))?;
     to_many(this, &socket, Ipv4Addr::BROADCAST.into())
 }
 
 /// To a group that may be anywhere: one of organisation-local or of global scope.
-pub(crate) fn multicast(this: &Try<'_>) -> Tried {
+pub(crate) fn multicast(this: &RunningAttempt<'_>) -> AttemptResult {
     let socket = socket(this, this.to(), None)?;
     let group: IpAddr = if this.target.is_ipv6() {
         this.needed("IPV6_MULTICAST_HOPS", socket.set_multicast_hops_v6(16))?;
@@ -127,21 +127,21 @@ pub(crate) fn multicast(this: &Try<'_>) -> Tried {
     to_many(this, &socket, group)
 }
 
-fn to_many(this: &Try<'_>, socket: &Socket, group: IpAddr) -> Tried {
+fn to_many(this: &RunningAttempt<'_>, socket: &Socket, group: IpAddr) -> AttemptResult {
     let to = SocketAddr::new(group, this.port).into();
     this.tried(Call::Send, socket.send_to(&this.data(), &to))?;
     Ok(Outcome::NoAnswer(format!("sent to {group}")))
 }
 
 /// To an address, in the ordinary way.
-pub(crate) fn to(this: &Try<'_>, to: SocketAddr) -> Tried {
+pub(crate) fn to(this: &RunningAttempt<'_>, to: SocketAddr) -> AttemptResult {
     let socket = socket(this, to, None)?;
     exchange(this, &socket, |data| socket.send_to(data, &to.into()).map(drop))
 }
 
 /// A datagram socket.
 pub(crate) fn socket(
-    this: &Try<'_>,
+    this: &RunningAttempt<'_>,
     to: SocketAddr,
     protocol: Option<Protocol>,
 ) -> Result<Socket, Outcome> {
@@ -154,7 +154,7 @@ pub(crate) fn socket(
 }
 
 /// A socket on a port of its own, which hears the answers to packets that are made by hand.
-pub(crate) fn ear(this: &Try<'_>) -> Result<(Socket, u16), Outcome> {
+pub(crate) fn ear(this: &RunningAttempt<'_>) -> Result<(Socket, u16), Outcome> {
     let any: IpAddr = if this.target.is_ipv6() {
         Ipv6Addr::UNSPECIFIED.into()
     } else {
@@ -168,17 +168,17 @@ pub(crate) fn ear(this: &Try<'_>) -> Result<(Socket, u16), Outcome> {
 
 /// Sends the token and waits for its echo.
 pub(crate) fn exchange(
-    this: &Try<'_>,
+    this: &RunningAttempt<'_>,
     socket: &Socket,
     send: impl FnOnce(&[u8]) -> io::Result<()>,
-) -> Tried {
+) -> AttemptResult {
     this.tried(Call::Send, send(&this.data()))?;
     Ok(await_echo(this, socket))
 }
 
 /// Waits for the token on a socket, whatever is before it.
 #[expect(clippy::wildcard_enum_match_arm, reason = "the standard library's enum, which may grow")]
-pub(crate) fn await_echo(this: &Try<'_>, mut socket: &Socket) -> Outcome {
+pub(crate) fn await_echo(this: &RunningAttempt<'_>, mut socket: &Socket) -> Outcome {
     let mut buffer = vec![0; 65_536];
     while std::time::Instant::now() < this.deadline {
         if let Err(error) = socket.set_read_timeout(Some(this.left())) {

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::super::{
-    attempt::{Tried, Try},
+    attempt::{AttemptResult, RunningAttempt},
     outcome::{Call, Outcome},
     packet,
     packet_socket::send,
@@ -23,22 +23,22 @@ const FIRST: u16 = 20;
 const ETHERNET: u16 = 14;
 
 /// Over the last bytes of the destination.
-pub(crate) fn destination(this: &Try<'_>) -> Tried {
+pub(crate) fn destination(this: &RunningAttempt<'_>) -> AttemptResult {
     send_unfinished(this, |v6| (FIRST, if v6 { 32 } else { 12 }))
 }
 
 /// Over the last bytes of the source.
-pub(crate) fn source(this: &Try<'_>) -> Tried {
+pub(crate) fn source(this: &RunningAttempt<'_>) -> AttemptResult {
     send_unfinished(this, |v6| (FIRST, if v6 { 16 } else { 8 }))
 }
 
 /// Over the destination's port.
-pub(crate) fn port(this: &Try<'_>) -> Tried {
+pub(crate) fn port(this: &RunningAttempt<'_>) -> AttemptResult {
     send_unfinished(this, |v6| (ETHERNET + if v6 { 40 } else { 20 }, 2))
 }
 
 /// `place` tells where the sum begins in the frame, and how far from there it is written.
-fn send_unfinished(this: &Try<'_>, place: impl Fn(bool) -> (u16, u16)) -> Tried {
+fn send_unfinished(this: &RunningAttempt<'_>, place: impl Fn(bool) -> (u16, u16)) -> AttemptResult {
     let (own, inside) = (this.own()?, this.in_cluster_host()?);
     let (from, to) = (SocketAddr::new(own, this.port), SocketAddr::new(inside, this.port));
     let datagram = packet::udp(from, to, &this.data());

@@ -6,7 +6,7 @@ use socket2::{Domain, Socket, Type};
 
 use super::{
     super::{
-        attempt::{Tried, Try},
+        attempt::{AttemptResult, RunningAttempt},
         outcome::{Call, Outcome},
     },
     stream, udp,
@@ -17,7 +17,7 @@ use crate::sys::{
 };
 
 /// A connect.
-pub(crate) fn connect(this: &Try<'_>) -> Tried {
+pub(crate) fn connect(this: &RunningAttempt<'_>) -> AttemptResult {
     let mut ring = ring(this)?;
     let made = Socket::new(Domain::for_address(this.to()), Type::STREAM, None);
     let socket = this.needed("socket", made)?;
@@ -28,7 +28,7 @@ pub(crate) fn connect(this: &Try<'_>) -> Tried {
 }
 
 /// A datagram by `sendmsg`.
-pub(crate) fn send_message(this: &Try<'_>) -> Tried {
+pub(crate) fn send_message(this: &RunningAttempt<'_>) -> AttemptResult {
     let mut ring = ring(this)?;
     let socket = udp::socket(this, this.to(), None)?;
     let to = address(this.to(), family(this.to()));
@@ -36,7 +36,7 @@ pub(crate) fn send_message(this: &Try<'_>) -> Tried {
 }
 
 /// A socket that no `socket` call made.
-pub(crate) fn socket(this: &Try<'_>) -> Tried {
+pub(crate) fn socket(this: &RunningAttempt<'_>) -> AttemptResult {
     let mut ring = ring(this)?;
     let domain = i32::from(family(this.to()));
     let made = ring.socket(domain, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0);
@@ -53,7 +53,7 @@ pub(crate) fn socket(this: &Try<'_>) -> Tried {
     Ok(stream::converse(this, &socket))
 }
 
-fn ring(this: &Try<'_>) -> Result<Ring, Outcome> {
+fn ring(this: &RunningAttempt<'_>) -> Result<Ring, Outcome> {
     Ring::new().map_err(|error| match error.raw_os_error() {
         Some(libc::EPERM) => Outcome::NotApplicable(
             "io_uring_setup: EPERM, kernel.io_uring_disabled or seccomp forbids it".into(),

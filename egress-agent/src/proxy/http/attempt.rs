@@ -35,7 +35,7 @@ use super::{
     watch::watch,
 };
 use crate::{
-    net::{Asker, now},
+    net::{DialContext, now},
     policy::{GatewayPolicy, HeaderOps, HttpRoute},
     proxy::rates::Pace,
     telemetry::{AccessLogEntry, ClusterCounter, ClusterStats, ResponseFlag, RetryGuard},
@@ -133,7 +133,7 @@ impl<'a> Attempt<'a> {
                         record.flag(ResponseFlag::UpstreamRetryLimitExceeded);
                     }
                     if place.is_none() {
-                        relay.forget();
+                        relay.discard();
                         return Ok((up, response));
                     }
                     up.link().lease.report_answer(!response.status.is_server_error());
@@ -232,7 +232,8 @@ impl<'a> Attempt<'a> {
     ) -> Result<(Outbound, Response), Failure> {
         let worker = &self.connection.worker;
         let owner = self.connection.downstream.owner();
-        let asker = Asker { owner: &owner, hash: self.hash, from: self.route.from.as_deref() };
+        let asker =
+            DialContext { owner: &owner, hash: self.hash, from: self.route.from.as_deref() };
         let planning = plan(worker, self.policy, asker, &self.key, self.stats);
         let plan = watch(self.connection, down, clock, planning).await??;
         let drain = self.policy.snapshot().mesh.address_drain_time;

@@ -14,12 +14,12 @@ use thiserror::Error;
 use super::{
     bad::BadMessage,
     grpc,
-    replay::{Again, Replay},
+    replay::{Replay, ReplayItem},
 };
 
 /// A piece of a body.
 #[derive(Debug)]
-pub(super) enum Piece {
+pub(super) enum BodyPiece {
     /// It lies here in the shared buffer.
     Scratch(Range<usize>),
     /// It has a buffer of its own.
@@ -67,12 +67,12 @@ pub(super) enum RecvError {
 
 /// Where a body comes from.
 pub(super) trait Source {
-    /// The next piece. After [`Piece::End`] it isn't asked again.
+    /// The next piece. After [`BodyPiece::End`] it isn't asked again.
     fn poll_recv(
         &mut self,
         cx: &mut Context<'_>,
         scratch: &mut [u8],
-    ) -> Poll<Result<Piece, RecvError>>;
+    ) -> Poll<Result<BodyPiece, RecvError>>;
 }
 
 /// Where a body goes.
@@ -149,7 +149,7 @@ impl Relay {
     }
 
     /// What was moved is not needed again.
-    pub(super) fn forget(&mut self) {
+    pub(super) fn discard(&mut self) {
         self.replay = None;
     }
 
@@ -174,10 +174,10 @@ impl Relay {
         cx: &mut Context<'_>,
         source: &mut impl Source,
         window: &mut [u8],
-    ) -> Poll<Result<(Piece, bool), RecvError>> {
+    ) -> Poll<Result<(BodyPiece, bool), RecvError>> {
         match self.replay.as_mut().and_then(|replay| replay.next(window.len())) {
-            Some(Again::Data(bytes)) => Poll::Ready(Ok((Piece::Owned(bytes), false))),
-            Some(Again::End(trailers)) => Poll::Ready(Ok((Piece::End(trailers), false))),
+            Some(ReplayItem::Data(bytes)) => Poll::Ready(Ok((BodyPiece::Owned(bytes), false))),
+            Some(ReplayItem::End(trailers)) => Poll::Ready(Ok((BodyPiece::End(trailers), false))),
             None => source.poll_recv(cx, window).map_ok(|piece| (piece, true)),
         }
     }
@@ -214,7 +214,7 @@ impl Relay {
                 }
             };
             let data = match piece {
-                Piece::Scratch(at) => {
+                BodyPiece::Scratch(at) => {
                     let data = scratch.get(at).unwrap_or_default();
                     match &mut self.replay {
                         Some(replay) => {
@@ -225,13 +225,13 @@ impl Relay {
                         None => Data::Borrowed(data),
                     }
                 }
-                Piece::Owned(bytes) => {
+                BodyPiece::Owned(bytes) => {
                     if let Some(replay) = self.replay.as_mut().filter(|_| first) {
                         replay.keep(&bytes);
                     }
                     Data::Owned(bytes)
                 }
-                Piece::End(trailers) => {
+                BodyPiece::End(trailers) => {
                     if let Some(replay) = self.replay.as_mut().filter(|_| first) {
                         replay.keep_end(trailers.as_ref());
                     }

@@ -13,9 +13,9 @@ use super::{
     pool::{Key, Version},
 };
 use crate::{
-    net::{Asker, DialError, Patience, Plan, Upstream},
+    net::{DialContext, DialError, Plan, Upstream, WaitPolicy},
     policy::{GatewayPolicy, Keepalive, KeyGroup},
-    proxy::{Holder, Worker, preface::proxy_header},
+    proxy::{ConnectionOwner, Worker, preface::proxy_header},
     sys::socket::user_timeout,
     telemetry::ClusterStats,
     tls::{Alpn, negotiated_group},
@@ -29,7 +29,7 @@ use crate::{
 pub(super) async fn plan(
     worker: &Worker,
     policy: &GatewayPolicy,
-    asker: Asker<'_>,
+    asker: DialContext<'_>,
     key: &Key,
     stats: &ClusterStats,
 ) -> Result<Plan, Failure> {
@@ -46,8 +46,8 @@ pub(super) async fn connect(
     worker: &Worker,
     key: &Key,
     plan: &Plan,
-    patience: Patience,
-    (owner, holder): (ShareOwner, &Holder),
+    patience: WaitPolicy,
+    (owner, holder): (ShareOwner, &ConnectionOwner),
     stats: &Arc<ClusterStats>,
 ) -> Result<Outbound, Failure> {
     let Key { cluster, host, version, client, from: _ } = key;

@@ -6,7 +6,7 @@ use egress_ebpf::reason::Reason;
 
 use super::request;
 use crate::{
-    policy::{self, Denied, Entry, Termination},
+    policy::{self, Denied, EntryPoint, Termination},
     proxy::{Downstream, Worker},
     types::Host,
 };
@@ -16,21 +16,21 @@ use crate::{
 pub(super) struct Connection {
     pub(super) worker: Rc<Worker>,
     pub(super) downstream: Downstream,
-    pub(super) hop: Hop,
+    pub(super) hop: IncomingHop,
 }
 
 /// How HTTP comes in.
 #[derive(Clone, Debug)]
-pub enum Hop {
+pub enum IncomingHop {
     /// In clear, as the application sent it.
     Plain,
     /// Inside TLS that a server of this gateway ended.
-    Terminated(Box<Ended>),
+    Terminated(Box<TerminatedTls>),
 }
 
 /// TLS that was ended here.
 #[derive(Clone, Debug)]
-pub struct Ended {
+pub struct TerminatedTls {
     /// By which server.
     pub termination: Termination,
     /// SNI, where the client sent one.
@@ -40,20 +40,20 @@ pub struct Ended {
 impl Connection {
     pub(super) fn origin(&self) -> request::Origin {
         let scheme = match self.hop {
-            Hop::Plain => "http",
-            Hop::Terminated(_) => "https",
+            IncomingHop::Plain => "http",
+            IncomingHop::Terminated(_) => "https",
         };
         request::Origin { port: self.downstream.port, scheme }
     }
 
     /// The stages that its requests go through.
-    pub(super) fn entry(&self) -> Entry<'_> {
+    pub(super) fn entry(&self) -> EntryPoint<'_> {
         match &self.hop {
-            Hop::Plain => match self.downstream.hop {
-                policy::Hop::Plain => Entry::Mesh,
-                policy::Hop::Tunnel => Entry::Tunnel,
+            IncomingHop::Plain => match self.downstream.hop {
+                policy::Hop::Plain => EntryPoint::Mesh,
+                policy::Hop::Tunnel => EntryPoint::Tunnel,
             },
-            Hop::Terminated(ended) => Entry::Server(&ended.termination),
+            IncomingHop::Terminated(ended) => EntryPoint::Server(&ended.termination),
         }
     }
 
@@ -73,8 +73,8 @@ impl Connection {
     /// SNI, where TLS was ended here.
     pub(super) fn server_name(&self) -> Option<&Host> {
         match &self.hop {
-            Hop::Plain => None,
-            Hop::Terminated(ended) => ended.server_name.as_ref(),
+            IncomingHop::Plain => None,
+            IncomingHop::Terminated(ended) => ended.server_name.as_ref(),
         }
     }
 }

@@ -7,15 +7,15 @@ use http::{HeaderMap, Method, StatusCode, header};
 
 use super::{
     Connection,
-    after::After,
     clock::Clock,
     cors::Cors,
     deadline::Deadline,
+    disposition::Disposition,
     failure::Failure,
     forward::forward,
     headers,
     inbound::Inbound,
-    mirror::{Copies, Copying},
+    mirror::{MirrorPlan, MirroredClient},
     record::{Record, Started},
     reply::Reply,
     request::Request,
@@ -26,7 +26,7 @@ use crate::{
     policy::{Denied, GatewayPolicy, HttpAction, HttpRequest, HttpRoute, normalise},
     proxy::{
         Work,
-        rates::{Counted, Meters},
+        rates::{Meters, RateUnit},
     },
     telemetry::ResponseFlag,
 };
@@ -40,7 +40,7 @@ pub(super) async fn run<D: Inbound>(
     started: Started,
     down: &mut D,
     deadline: &mut Deadline,
-) -> (After, Record) {
+) -> (Disposition, Record) {
     let policy = connection.worker.policy();
     let mesh = policy.as_ref().ok().map(|policy| &policy.snapshot().mesh);
     let received = mesh.and_then(|mesh| normalise(&request.path, mesh.path_normalization));
@@ -94,7 +94,7 @@ pub(super) async fn run<D: Inbound>(
                     let reply = reply.fit(request.is_grpc(), &mut record.entry);
                     reply.send(connection, &mut record, &request.method, down, &mut clock).await
                 }
-                None => After::Abort,
+                None => Disposition::Abort,
             }
         }
     };
@@ -103,14 +103,14 @@ pub(super) async fn run<D: Inbound>(
 }
 
 /// The policy to serve the request by, and its verdict.
-type Decided = (Arc<GatewayPolicy>, HttpRoute);
+type RouteDecision = (Arc<GatewayPolicy>, HttpRoute);
 
 fn decide(
     connection: &Connection,
     policy: Result<Arc<GatewayPolicy>, Denied>,
     request: &Request,
     remote: Option<IpAddr>,
-) -> Result<Decided, Failure> {
+) -> Result<RouteDecision, Failure> {
     if request.method == Method::CONNECT {
         return Err(Failure::Upgrade("CONNECT"));
     }
@@ -144,13 +144,13 @@ fn decide(
 
 async fn exchange<D: Inbound>(
     connection: &Connection,
-    (policy, route): &Decided,
+    (policy, route): &RouteDecision,
     cors: Option<&Cors<'_>>,
     request: &mut Request,
     record: &mut Record,
     down: &mut D,
     deadline: &mut Deadline,
-) -> Result<After, Failure> {
+) -> Result<Disposition, Failure> {
     let worker = &connection.worker;
     record.route(route);
     record.limit(admit(connection, route)?);
@@ -180,11 +180,11 @@ async fn exchange<D: Inbound>(
         request.expects_continue = false;
         down.interim(StatusCode::CONTINUE, &HeaderMap::new());
     }
-    let mut copies = Copies::new(connection, policy, route, request);
+    let mut copies = MirrorPlan::new(connection, policy, route, request);
     match &mut copies {
         None => forward(connection, policy, route, request, record, down, &mut clock).await,
         Some(copies) => {
-            let mut down = Copying::new(down, copies);
+            let mut down = MirroredClient::new(down, copies);
             forward(connection, policy, route, request, record, &mut down, &mut clock).await
         }
     }
@@ -197,7 +197,7 @@ fn admit(connection: &Connection, route: &HttpRoute) -> Result<Meters, Failure> 
     let host = || route.cluster.counted_as(Some(&route.host));
     let meters = rates.meters(route.rate_limits(), owner, host);
     let meters = meters.map_err(Failure::RateLimited)?;
-    meters.count(Counted::Request).map_err(Failure::RateLimited)?;
+    meters.count(RateUnit::Request).map_err(Failure::RateLimited)?;
     Ok(meters)
 }
 

@@ -7,7 +7,7 @@ use egress_ebpf::reason::Reason;
 use http::StatusCode;
 use thiserror::Error;
 
-pub(super) use self::account::Account;
+pub(super) use self::account::FailureSummary;
 use self::account::dial_account;
 use super::{bad::BadMessage, body::RecvError};
 use crate::{
@@ -121,7 +121,7 @@ impl Failure {
     }
 
     /// Status, flag, details and reason.
-    pub(super) fn account(&self) -> Account {
+    pub(super) fn account(&self) -> FailureSummary {
         use ResponseFlag as Flag;
         let (status, flag, details, reason) = match self {
             Self::Bad(bad) => (
@@ -264,7 +264,7 @@ impl Failure {
                 Reason::Reset,
             ),
         };
-        Account { status, flag, details, reason }
+        FailureSummary { status, flag, details, reason }
     }
 
     /// The address that was tried, where there is no connection that knows it.

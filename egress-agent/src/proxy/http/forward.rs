@@ -7,12 +7,12 @@ use http::{StatusCode, header};
 use super::{
     Connection,
     affinity::Affinity,
-    after::After,
     attempt::Attempt,
     bad::BadMessage,
     body::Relay,
     clock::Clock,
     cors::Cors,
+    disposition::Disposition,
     failure::Failure,
     grpc, headers,
     inbound::Inbound,
@@ -34,7 +34,7 @@ pub(super) async fn forward<D: Inbound>(
     record: &mut Record,
     down: &mut D,
     clock: &mut Clock<'_>,
-) -> Result<After, Failure> {
+) -> Result<Disposition, Failure> {
     let worker = &connection.worker;
     let stats = worker.telemetry.stats.of(&route.cluster);
     let downstream = &connection.downstream;
@@ -87,7 +87,7 @@ pub(super) async fn forward<D: Inbound>(
     if response.status == StatusCode::SWITCHING_PROTOCOLS {
         return match up {
             Outbound::H1(up) => {
-                Ok(After::Switch(up, response, route.cluster.pool.tcp_idle_timeout))
+                Ok(Disposition::Switch(up, response, route.cluster.pool.tcp_idle_timeout))
             }
             Outbound::H2(_) => Err(Failure::Protocol(BadMessage::Switch)),
         };

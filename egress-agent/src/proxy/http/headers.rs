@@ -7,7 +7,7 @@ use http::{
     header::{self, Entry},
 };
 
-use super::spare;
+use super::spare_buffers;
 use crate::{
     policy::{HeaderOps, HeaderText, is_claim},
     telemetry::{AccessLogEntry, Heads, header_text},
@@ -30,7 +30,7 @@ static HOP_BY_HOP: [HeaderName; 9] = [
 
 /// What the fields of one hop said.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub(super) struct Hop {
+pub(super) struct HopByHopFields {
     /// `Connection: close`.
     pub(super) close: bool,
     /// `Connection: keep-alive`.
@@ -41,8 +41,8 @@ pub(super) struct Hop {
 
 /// Takes out the fields of one hop; `TE: trailers` may stay, which says that the end can read
 /// trailers (gRPC asks for it).
-pub(super) fn take_hop_by_hop(headers: &mut HeaderMap) -> Hop {
-    let mut hop = Hop::default();
+pub(super) fn take_hop_by_hop(headers: &mut HeaderMap) -> HopByHopFields {
+    let mut hop = HopByHopFields::default();
     let mut named = Vec::new();
     for value in headers.get_all(header::CONNECTION) {
         for token in value.as_bytes().split(|b| *b == b',').map(<[u8]>::trim_ascii) {
@@ -189,7 +189,8 @@ pub(super) const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarde
 pub(super) fn ensure_request_id(headers: &mut HeaderMap) -> Option<Text> {
     let Entry::Vacant(place) = headers.entry(REQUEST_ID) else { return None };
     let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
-    let text = spare::small(uuid::Uuid::new_v4().hyphenated().encode_lower(&mut text).as_bytes());
+    let text =
+        spare_buffers::small(uuid::Uuid::new_v4().hyphenated().encode_lower(&mut text).as_bytes());
     // A UUID is hexadecimal digits and dashes.
     let value = HeaderValue::from_maybe_shared(text.clone());
     place.insert(value.unwrap_or(HeaderValue::from_static("-")));
@@ -223,7 +224,7 @@ mod tests {
             ("x-forwarded-proto", "https"),
         ]);
         let hop = take_hop_by_hop(&mut headers);
-        assert_eq!(hop, Hop { close: true, keep_alive: true, upgrade: None });
+        assert_eq!(hop, HopByHopFields { close: true, keep_alive: true, upgrade: None });
         assert_eq!(headers, map(&[("accept", "*/*"), ("x-forwarded-proto", "https")]));
     }
 

@@ -51,7 +51,7 @@ impl Link {
 
 /// A request under way, in its endpoint's load and statistics.
 #[derive(Debug)]
-pub(super) struct UnderWay {
+pub(super) struct RequestInFlight {
     pub(super) _load: Option<InFlight>,
     pub(super) _counted: EndpointGuard,
 }

@@ -15,7 +15,7 @@ use http::{HeaderMap, StatusCode};
 
 use super::{
     Connection,
-    body::{Data, Piece, RecvError, Sink, Source},
+    body::{BodyPiece, Data, RecvError, Sink, Source},
     clock::Clock,
     deadline::Deadline,
     forward::forward,
@@ -29,7 +29,7 @@ use crate::{
     policy::{GatewayPolicy, HttpRoute, RetryPolicy},
     proxy::{
         Work,
-        rates::{Counted, Meters},
+        rates::{Meters, RateUnit},
     },
 };
 
@@ -38,7 +38,7 @@ const MOST: usize = 64 * 1024;
 
 /// What is needed to send copies of a request, until its body is there.
 #[derive(Debug)]
-pub(super) struct Copies(Option<Waiting>);
+pub(super) struct MirrorPlan(Option<Waiting>);
 
 #[derive(Debug)]
 struct Waiting {
@@ -51,7 +51,7 @@ struct Waiting {
     size: usize,
 }
 
-impl Copies {
+impl MirrorPlan {
     /// For a request that goes this way; `None` where nobody wants a copy.
     pub(super) fn new(
         connection: &Connection,
@@ -79,7 +79,7 @@ impl Copies {
                 let (rates, owner) = (&connection.worker.rates, || connection.downstream.owner());
                 let counted = || cluster.counted_as(Some(host));
                 let meters = rates.meters(cluster.rate.iter(), owner, counted).ok()?;
-                meters.count(Counted::Request).ok()?;
+                meters.count(RateUnit::Request).ok()?;
                 let work = connection.downstream.holder.request(bytes)?;
                 let mut action = Arc::clone(&route.action);
                 let asked = action.rewrite_authority.as_deref().unwrap_or(&request.authority.text);
@@ -134,7 +134,8 @@ impl Copies {
         };
         for (route, work, meters) in routes {
             let (connection, policy) = (Rc::clone(&connection), Arc::clone(&policy));
-            let client = Nobody { body: body.clone().into(), end: Some(trailers.cloned()) };
+            let client =
+                DiscardingClient { body: body.clone().into(), end: Some(trailers.cloned()) };
             let request = Rc::clone(&request);
             let holder = connection.downstream.holder.clone();
             holder.spawn(async move {
@@ -153,7 +154,7 @@ async fn one(
     route: &HttpRoute,
     request: &Request,
     (work, meters): (Work, Meters),
-    mut client: Nobody,
+    mut client: DiscardingClient,
 ) {
     let worker = &connection.worker;
     let mut record = Record::new(connection, Started::now(), request.version);
@@ -187,37 +188,37 @@ fn shadow(authority: &str) -> String {
 
 /// The client of a request that is copied.
 #[derive(Debug)]
-pub(super) struct Copying<'a, D> {
+pub(super) struct MirroredClient<'a, D> {
     down: &'a mut D,
-    copies: &'a mut Copies,
+    copies: &'a mut MirrorPlan,
 }
 
-impl<'a, D> Copying<'a, D> {
-    pub(super) fn new(down: &'a mut D, copies: &'a mut Copies) -> Self {
+impl<'a, D> MirroredClient<'a, D> {
+    pub(super) fn new(down: &'a mut D, copies: &'a mut MirrorPlan) -> Self {
         Self { down, copies }
     }
 }
 
-impl<D: Source> Source for Copying<'_, D> {
+impl<D: Source> Source for MirroredClient<'_, D> {
     fn poll_recv(
         &mut self,
         cx: &mut Context<'_>,
         scratch: &mut [u8],
-    ) -> Poll<Result<Piece, RecvError>> {
+    ) -> Poll<Result<BodyPiece, RecvError>> {
         let polled = self.down.poll_recv(cx, scratch);
         match &polled {
-            Poll::Ready(Ok(Piece::Scratch(at))) => {
+            Poll::Ready(Ok(BodyPiece::Scratch(at))) => {
                 self.copies.take(scratch.get(at.clone()).unwrap_or_default());
             }
-            Poll::Ready(Ok(Piece::Owned(bytes))) => self.copies.take(bytes),
-            Poll::Ready(Ok(Piece::End(trailers))) => self.copies.send(trailers.as_ref()),
+            Poll::Ready(Ok(BodyPiece::Owned(bytes))) => self.copies.take(bytes),
+            Poll::Ready(Ok(BodyPiece::End(trailers))) => self.copies.send(trailers.as_ref()),
             Poll::Ready(Err(_)) | Poll::Pending => {}
         }
         polled
     }
 }
 
-impl<D: Sink> Sink for Copying<'_, D> {
+impl<D: Sink> Sink for MirroredClient<'_, D> {
     fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         self.down.poll_room(cx)
     }
@@ -235,7 +236,7 @@ impl<D: Sink> Sink for Copying<'_, D> {
     }
 }
 
-impl<D: Inbound> Inbound for Copying<'_, D> {
+impl<D: Inbound> Inbound for MirroredClient<'_, D> {
     fn poll_gone(&mut self, cx: &mut Context<'_>, scratch: &mut [u8]) -> Poll<()> {
         self.down.poll_gone(cx, scratch)
     }
@@ -255,30 +256,30 @@ impl<D: Inbound> Inbound for Copying<'_, D> {
 
 /// The client of a copy: it has the body, and takes any response.
 #[derive(Debug)]
-struct Nobody {
+struct DiscardingClient {
     body: VecDeque<Bytes>,
     /// The body's end, until it is taken.
     end: Option<Option<HeaderMap>>,
 }
 
-impl Source for Nobody {
+impl Source for DiscardingClient {
     fn poll_recv(
         &mut self,
         _: &mut Context<'_>,
         scratch: &mut [u8],
-    ) -> Poll<Result<Piece, RecvError>> {
+    ) -> Poll<Result<BodyPiece, RecvError>> {
         let Some(piece) = self.body.front_mut() else {
-            return Poll::Ready(Ok(Piece::End(self.end.take().flatten())));
+            return Poll::Ready(Ok(BodyPiece::End(self.end.take().flatten())));
         };
         let part = piece.split_to(piece.len().min(scratch.len()));
         if piece.is_empty() {
             self.body.pop_front();
         }
-        Poll::Ready(Ok(Piece::Owned(part)))
+        Poll::Ready(Ok(BodyPiece::Owned(part)))
     }
 }
 
-impl Sink for Nobody {
+impl Sink for DiscardingClient {
     fn poll_room(&mut self, _: &mut Context<'_>) -> Poll<io::Result<usize>> {
         Poll::Ready(Ok(MOST))
     }
@@ -296,7 +297,7 @@ impl Sink for Nobody {
     }
 }
 
-impl Inbound for Nobody {
+impl Inbound for DiscardingClient {
     fn poll_gone(&mut self, _: &mut Context<'_>, _: &mut [u8]) -> Poll<()> {
         Poll::Pending
     }

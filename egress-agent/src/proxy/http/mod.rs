@@ -14,16 +14,17 @@
 //! contradiction, and refused.
 
 mod affinity;
-mod after;
 mod attempt;
 mod authority;
 mod bad;
 mod body;
+mod boxed_future;
 mod clock;
 mod connect;
 mod connection;
 mod cors;
 mod deadline;
+mod disposition;
 mod exchange;
 mod failure;
 mod forward;
@@ -37,7 +38,6 @@ mod link;
 mod mirror;
 mod outbound;
 mod paced;
-mod place;
 mod pool;
 mod record;
 mod relay_response;
@@ -51,7 +51,7 @@ mod retry;
 mod serve_h1;
 mod serve_h2;
 mod shared;
-mod spare;
+mod spare_buffers;
 mod trace;
 mod tunnel;
 mod watch;
@@ -63,12 +63,12 @@ use futures_util::future::Either;
 
 use self::connection::Connection;
 pub use self::{
-    connection::{Ended, Hop},
+    connection::{IncomingHop, TerminatedTls},
     reread::{Answered, answered, forwarded},
     shared::Shared,
 };
 use super::{Downstream, Worker};
-use crate::net::Side;
+use crate::net::RelayIo;
 
 /// The version that the first bytes of a connection show.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -81,10 +81,10 @@ pub enum Version {
 
 /// Serves a connection whose first bytes, `read`, are HTTP. It must run inside a
 /// [`tokio::task::LocalSet`].
-pub fn serve<I: Side + 'static>(
+pub fn serve<I: RelayIo + 'static>(
     worker: Rc<Worker>,
     downstream: Downstream,
-    hop: Hop,
+    hop: IncomingHop,
     io: I,
     read: BytesMut,
     version: Version,

@@ -8,11 +8,11 @@ use std::{
 use http::HeaderMap;
 
 use super::{
-    body::{Data, Piece, RecvError, Sink, Source},
+    body::{BodyPiece, Data, RecvError, Sink, Source},
     failure::Failure,
     h1::{H1Outbound, HeadLimits},
     h2::{H2Outbound, HeadError},
-    link::{Link, UnderWay},
+    link::{Link, RequestInFlight},
     response::Response,
 };
 
@@ -24,7 +24,7 @@ pub(super) struct H1Connection {
     /// Requests that were sent on it.
     pub(super) started: u32,
     /// The request under way.
-    pub(super) in_flight: Option<UnderWay>,
+    pub(super) in_flight: Option<RequestInFlight>,
 }
 
 impl H1Connection {
@@ -70,8 +70,10 @@ impl Outbound {
     /// A request begins: from here to the end of its response it counts for its endpoint.
     pub(super) fn begin(&mut self) {
         let link = self.link();
-        let in_flight =
-            Some(UnderWay { _load: link.lease.request(), _counted: link.endpoint.request() });
+        let in_flight = Some(RequestInFlight {
+            _load: link.lease.request(),
+            _counted: link.endpoint.request(),
+        });
         match self {
             Self::H1(connection) => connection.in_flight = in_flight,
             Self::H2(stream) => stream.in_flight = in_flight,
@@ -140,7 +142,7 @@ impl Source for Outbound {
         &mut self,
         cx: &mut Context<'_>,
         scratch: &mut [u8],
-    ) -> Poll<Result<Piece, RecvError>> {
+    ) -> Poll<Result<BodyPiece, RecvError>> {
         match self {
             Self::H1(connection) => connection.outbound.poll_recv(cx, scratch),
             Self::H2(stream) => stream.poll_recv(cx, scratch),

@@ -2,7 +2,7 @@
 
 use std::task::{Context, Poll, ready};
 
-use super::body::{Piece, RecvError, Source};
+use super::body::{BodyPiece, RecvError, Source};
 use crate::proxy::rates::Pace;
 
 /// A source, read at its pace.
@@ -23,13 +23,13 @@ impl<S: Source> Source for Paced<'_, S> {
         &mut self,
         cx: &mut Context<'_>,
         scratch: &mut [u8],
-    ) -> Poll<Result<Piece, RecvError>> {
+    ) -> Poll<Result<BodyPiece, RecvError>> {
         let most = ready!(self.pace.poll(cx)).min(scratch.len());
         let polled = self.source.poll_recv(cx, scratch.get_mut(..most).unwrap_or_default());
         match &polled {
-            Poll::Ready(Ok(Piece::Scratch(at))) => self.pace.moved(at.len()),
-            Poll::Ready(Ok(Piece::Owned(bytes))) => self.pace.moved(bytes.len()),
-            Poll::Ready(Ok(Piece::End(_)) | Err(_)) | Poll::Pending => {}
+            Poll::Ready(Ok(BodyPiece::Scratch(at))) => self.pace.moved(at.len()),
+            Poll::Ready(Ok(BodyPiece::Owned(bytes))) => self.pace.moved(bytes.len()),
+            Poll::Ready(Ok(BodyPiece::End(_)) | Err(_)) | Poll::Pending => {}
         }
         polled
     }

@@ -33,7 +33,7 @@ const OF_ONE_CLIENT: Duration = Duration::from_secs(10);
 
 /// Whose connections of HTTP/2 a request may share.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Whose<'a> {
+pub(super) enum Sharing<'a> {
     /// This source's, as long as others of it don't hold up the request there.
     Own {
         /// The source.
@@ -55,7 +55,7 @@ struct Idle {
 }
 
 #[derive(Debug, Default)]
-struct Entry {
+struct PooledConnection {
     h1: Vec<Idle>,
     /// With the time at which it was last seen in use.
     h2: Vec<(Rc<H2Connection>, Instant)>,
@@ -63,7 +63,7 @@ struct Entry {
     gone: Option<Instant>,
 }
 
-impl Entry {
+impl PooledConnection {
     fn len(&self) -> usize {
         self.h1.len() + self.h2.len()
     }
@@ -82,7 +82,7 @@ const SWEEP: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Pool {
     /// By endpoint: which one a request takes is the balancer's choice.
-    entries: RefCell<HashMap<Key, HashMap<UpstreamAddr, Entry>>>,
+    entries: RefCell<HashMap<Key, HashMap<UpstreamAddr, PooledConnection>>>,
     /// Connections that are being made.
     pub(super) pending: Pending,
     sweeping: Cell<bool>,
@@ -138,7 +138,7 @@ impl Pool {
         clippy::mutable_key_type,
         reason = "what is kept for a cluster is no part of what it is, for equality and hash"
     )]
-    fn make_room(&self, entries: &mut HashMap<Key, HashMap<UpstreamAddr, Entry>>) {
+    fn make_room(&self, entries: &mut HashMap<Key, HashMap<UpstreamAddr, PooledConnection>>) {
         if self.count.get() < self.most {
             return;
         }
@@ -164,7 +164,7 @@ impl Pool {
         &self,
         key: &Key,
         addr: UpstreamAddr,
-        whose: Whose<'_>,
+        whose: Sharing<'_>,
         policy: &GatewayPolicy,
         scratch: &mut [u8],
     ) -> Option<Outbound> {
@@ -178,8 +178,8 @@ impl Pool {
 
     fn take(
         key: &Key,
-        entry: &mut Entry,
-        whose: Whose<'_>,
+        entry: &mut PooledConnection,
+        whose: Sharing<'_>,
         policy: &GatewayPolicy,
         scratch: &mut [u8],
     ) -> Option<Outbound> {
@@ -192,8 +192,8 @@ impl Pool {
                 && (limit == 0 || connection.started.get() < limit)
         });
         let free = entry.h2.iter_mut().find(|(connection, _)| match whose {
-            Whose::Own { owner, body } => connection.has_room(owner, body),
-            Whose::Any { .. } => connection.may_take(),
+            Sharing::Own { owner, body } => connection.has_room(owner, body),
+            Sharing::Any { .. } => connection.may_take(),
         });
         if let Some((connection, used)) = free {
             *used = now();
@@ -206,7 +206,7 @@ impl Pool {
                 && now().duration_since(idle.since) < key.cluster.pool.idle_timeout
                 && !idle.connection.link.is_aged(duration)
             {
-                let (Whose::Own { owner, .. } | Whose::Any { owner }) = whose;
+                let (Sharing::Own { owner, .. } | Sharing::Any { owner }) = whose;
                 idle.connection.link.lease.set_owner(Some(owner));
                 return Some(Outbound::H1(idle.connection));
             }
@@ -358,7 +358,7 @@ impl Pool {
     }
 
     /// Goes through all entries; those that are left empty go.
-    fn retain(&self, mut change: impl FnMut(&Key, &mut Entry)) {
+    fn retain(&self, mut change: impl FnMut(&Key, &mut PooledConnection)) {
         let mut entries = self.entries.borrow_mut();
         entries.retain(|key, endpoints| {
             endpoints.retain(|_, entry| {

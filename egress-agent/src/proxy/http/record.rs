@@ -11,7 +11,7 @@ use http::{StatusCode, header};
 
 use super::{
     Connection,
-    failure::{Account, Failure, INTERNAL_ERROR},
+    failure::{Failure, FailureSummary, INTERNAL_ERROR},
     link::Link,
     request::Request,
 };
@@ -24,7 +24,7 @@ use crate::{
         rates::{Meters, Pace},
     },
     telemetry::{AccessLogEntry, ForwardedFor, ResponseFlag, ResponseFlags},
-    tls::Ending,
+    tls::RevocationSignal,
     types::{Host, Text},
 };
 
@@ -47,7 +47,7 @@ pub(super) struct Record {
     worker: Rc<Worker>,
     started: Instant,
     complete: bool,
-    ending: Option<Ending>,
+    ending: Option<RevocationSignal>,
     /// Its place, as long as anything of it is under way.
     pub(super) work: Option<Work>,
     /// Its rate limits.
@@ -146,7 +146,7 @@ impl Record {
     }
 
     /// The request failed before a response.
-    pub(super) fn failed(&mut self, failure: &Failure) -> Account {
+    pub(super) fn failed(&mut self, failure: &Failure) -> FailureSummary {
         let account = failure.account();
         let matched =
             if let Failure::Denied(denied) = failure { denied.matched.as_ref() } else { None };
@@ -193,7 +193,9 @@ impl Record {
     /// Notes that the connection was ended because its client's certificates are no longer valid;
     /// `false` if it wasn't.
     fn note_end(&mut self) -> bool {
-        let Some(ended) = self.ending.as_ref().and_then(Ending::get) else { return false };
+        let Some(ended) = self.ending.as_ref().and_then(RevocationSignal::get) else {
+            return false;
+        };
         let entry = &mut self.entry;
         entry.response_flags = ResponseFlags::default();
         entry.response_flags.set(ResponseFlag::LocalReset);

@@ -5,9 +5,9 @@ use std::{future::poll_fn, task::Poll};
 
 use super::{
     Connection,
-    after::After,
     body::{RecvError, Relay, RelayError},
     clock::Clock,
+    disposition::Disposition,
     failure::Failure,
     inbound::Inbound,
     outbound::Outbound,
@@ -18,7 +18,7 @@ use super::{
 use crate::telemetry::ResponseFlag;
 
 /// How the response ended.
-enum End {
+enum ResponseEnd {
     Complete,
     /// The upstream broke off.
     Upstream(RecvError),
@@ -36,13 +36,13 @@ pub(super) async fn run<D: Inbound>(
     request: &mut Relay,
     clock: &mut Clock<'_>,
     record: &mut Record,
-) -> (After, Option<Outbound>) {
+) -> (Disposition, Option<Outbound>) {
     let worker = &connection.worker;
     // Until its body has arrived the request isn't over, and what follows it can't be found.
     let last = worker.drain.is_draining() || !down.is_received();
     if down.respond(response, last).is_err() {
         record.gone();
-        return (After::Abort, None);
+        return (Disposition::Abort, None);
     }
     let mut relay = Relay::new();
     let mut stopped = false;
@@ -59,55 +59,55 @@ pub(super) async fn run<D: Inbound>(
         record.entry.bytes_received = request.bytes;
         record.entry.bytes_sent = relay.bytes;
         match polled {
-            Poll::Ready(Ok(())) => return Poll::Ready(End::Complete),
+            Poll::Ready(Ok(())) => return Poll::Ready(ResponseEnd::Complete),
             Poll::Ready(Err(RelayError::Source(error))) => {
-                return Poll::Ready(End::Upstream(error));
+                return Poll::Ready(ResponseEnd::Upstream(error));
             }
-            Poll::Ready(Err(RelayError::Sink)) => return Poll::Ready(End::Client),
+            Poll::Ready(Err(RelayError::Sink)) => return Poll::Ready(ResponseEnd::Client),
             Poll::Pending => {}
         }
         if request.is_received() && down.poll_gone(cx, scratch).is_ready() {
-            return Poll::Ready(End::Client);
+            return Poll::Ready(ResponseEnd::Client);
         }
         clock.progress(request.bytes + relay.bytes);
-        clock.poll(cx).map(End::Expired)
+        clock.poll(cx).map(ResponseEnd::Expired)
     })
     .await;
     up.count(request.bytes, relay.bytes);
     record.entry.grpc_status = relay.grpc_status.or(record.entry.grpc_status);
-    let cut = matches!(end, End::Upstream(_));
+    let cut = matches!(end, ResponseEnd::Upstream(_));
     let (flag, details) = match end {
-        End::Complete if request.is_done() => return (After::Done, Some(up)),
+        ResponseEnd::Complete if request.is_done() => return (Disposition::Done, Some(up)),
         // The rest of the request goes nowhere: neither connection can carry on.
-        End::Complete => return (After::Close, None),
-        End::Upstream(RecvError::Truncated) => (
+        ResponseEnd::Complete => return (Disposition::Close, None),
+        ResponseEnd::Upstream(RecvError::Truncated) => (
             ResponseFlag::UpstreamConnectionTermination,
             "upstream_reset_after_response_started{connection_termination}",
         ),
-        End::Upstream(RecvError::Io(error)) => {
+        ResponseEnd::Upstream(RecvError::Io(error)) => {
             record.entry.upstream_failure = Some(error.to_string());
             (
                 ResponseFlag::UpstreamConnectionTermination,
                 "upstream_reset_after_response_started{connection_termination}",
             )
         }
-        End::Upstream(RecvError::Bad(bad)) => {
+        ResponseEnd::Upstream(RecvError::Bad(bad)) => {
             record.entry.upstream_failure = Some(bad.to_string());
             (
                 ResponseFlag::UpstreamProtocolError,
                 "upstream_reset_after_response_started{protocol_error}",
             )
         }
-        End::Client => {
+        ResponseEnd::Client => {
             record.gone();
-            return (After::Abort, None);
+            return (Disposition::Abort, None);
         }
-        End::Expired(failure) => {
+        ResponseEnd::Expired(failure) => {
             let account = failure.account();
             (account.flag, account.details)
         }
     };
     record.broken(flag, details);
     up.link().lease.report(false);
-    (if cut { After::Cut } else { After::Abort }, None)
+    (if cut { Disposition::Cut } else { Disposition::Abort }, None)
 }

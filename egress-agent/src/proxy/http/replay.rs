@@ -26,7 +26,7 @@ pub(super) struct Replay {
 
 /// What comes next out of a [`Replay`].
 #[derive(Debug)]
-pub(super) enum Again {
+pub(super) enum ReplayItem {
     Data(Bytes),
     End(Option<HeaderMap>),
 }
@@ -78,32 +78,32 @@ impl Replay {
 
     /// At most `room` bytes that are to be sent again, or the end; `None` where the body goes on at its
     /// source.
-    pub(super) fn next(&mut self, room: usize) -> Option<Again> {
+    pub(super) fn next(&mut self, room: usize) -> Option<ReplayItem> {
         let (index, from) = self.at;
         let Some(piece) = self.pieces.get(index) else {
-            return self.end.clone().map(Again::End);
+            return self.end.clone().map(ReplayItem::End);
         };
         let to = piece.len().min(from.saturating_add(room));
         self.at = if to == piece.len() { (index + 1, 0) } else { (index, to) };
-        Some(Again::Data(piece.slice(from..to)))
+        Some(ReplayItem::Data(piece.slice(from..to)))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proxy::Holder;
+    use crate::proxy::ConnectionOwner;
 
     fn replay() -> Replay {
-        Replay::new(Holder::default().spare(MOST).unwrap())
+        Replay::new(ConnectionOwner::default().spare(MOST).unwrap())
     }
 
     fn text(replay: &mut Replay, room: usize) -> String {
         let mut text = String::new();
         while let Some(next) = replay.next(room) {
             match next {
-                Again::Data(bytes) => text += std::str::from_utf8(&bytes).unwrap(),
-                Again::End(trailers) => {
+                ReplayItem::Data(bytes) => text += std::str::from_utf8(&bytes).unwrap(),
+                ReplayItem::End(trailers) => {
                     text += if trailers.is_some() { "+" } else { "." };
                     break;
                 }
@@ -124,7 +124,7 @@ mod tests {
             assert_eq!(text(&mut replay, room), "hello, world");
         }
         replay.rewind();
-        assert!(matches!(replay.next(2), Some(Again::Data(bytes)) if bytes == "he"));
+        assert!(matches!(replay.next(2), Some(ReplayItem::Data(bytes)) if bytes == "he"));
         replay.keep_end(None);
         replay.rewind();
         assert_eq!(text(&mut replay, 4), "hello, world.");

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 
 use super::{
-    Connection, after::After, body::Data, clock::Clock, framing, grpc, inbound::Inbound,
-    record::Record, response::Response,
+    Connection, body::Data, clock::Clock, disposition::Disposition, framing, grpc,
+    inbound::Inbound, record::Record, response::Response,
 };
 use crate::telemetry::{AccessLogEntry, ResponseFlag};
 
@@ -66,7 +66,7 @@ impl Reply {
         method: &Method,
         down: &mut D,
         clock: &mut Clock<'_>,
-    ) -> After {
+    ) -> Disposition {
         let Self { status, headers, text, grpc_status: _ } = self;
         let mut response = Response::text(status, text.len() as u64);
         response.headers.extend(headers);
@@ -107,8 +107,8 @@ impl Reply {
             .await;
         if !sent {
             record.flag(ResponseFlag::DownstreamConnectionTermination);
-            return After::Abort;
+            return Disposition::Abort;
         }
-        if unread { After::Close } else { After::Done }
+        if unread { Disposition::Close } else { Disposition::Done }
     }
 }

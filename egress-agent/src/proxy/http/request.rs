@@ -10,8 +10,8 @@ use super::{
     framing::{self, Framing},
     grpc,
     h1::RequestHead,
-    headers::{self, Hop},
-    spare::Headers,
+    headers::{self, HopByHopFields},
+    spare_buffers::Headers,
 };
 use crate::{
     proxy::inbox::field_bytes,
@@ -109,7 +109,7 @@ impl Request {
         let path = Text::part_of(&target, path.as_bytes());
         let expects_continue =
             expectation(&headers)? && version == Version::HTTP_11 && framing != Framing::None;
-        let Hop { close, keep_alive, upgrade } = headers::take_hop_by_hop(&mut headers);
+        let HopByHopFields { close, keep_alive, upgrade } = headers::take_hop_by_hop(&mut headers);
         remove_framing(&mut headers);
         Ok(Self {
             version,

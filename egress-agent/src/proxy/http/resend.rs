@@ -5,11 +5,11 @@ use super::{
     framing::Framing,
     replay::{MOST, Replay},
 };
-use crate::proxy::Holder;
+use crate::proxy::ConnectionOwner;
 
 /// Keeps the beginning of a request's body, for an upstream that may say that it did not process the
 /// request. Without room for it the request is sent once.
-pub(super) fn keep(framing: Framing, holder: &Holder, relay: &mut Relay) {
+pub(super) fn keep(framing: Framing, holder: &ConnectionOwner, relay: &mut Relay) {
     let short = match framing {
         Framing::None | Framing::Length(0) => false,
         Framing::Length(length) => length <= MOST as u64,

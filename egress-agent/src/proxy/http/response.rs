@@ -6,8 +6,8 @@ use super::{
     bad::BadMessage,
     framing::{self, Framing},
     h1::ResponseHead,
-    headers::{self, Hop},
-    spare::Headers,
+    headers::{self, HopByHopFields},
+    spare_buffers::Headers,
 };
 use crate::telemetry::{Normalized, NormalizedKinds};
 
@@ -37,7 +37,7 @@ impl Response {
         let (framing, length) =
             framing::of_response(version, status, method, &headers, &mut normalized)?;
         let length = stated_length(status, framing, length);
-        let Hop { close, keep_alive, upgrade } = headers::take_hop_by_hop(&mut headers);
+        let HopByHopFields { close, keep_alive, upgrade } = headers::take_hop_by_hop(&mut headers);
         headers.remove(header::CONTENT_LENGTH);
         Ok(Self {
             status,

@@ -15,16 +15,16 @@ use tokio::io::AsyncWriteExt as _;
 
 use super::{
     Connection,
-    after::After,
     bad::BadMessage,
     body::Sink as _,
+    boxed_future::BoxedFuture,
     clock::Clock,
     deadline::Deadline,
+    disposition::Disposition,
     exchange,
     failure::Failure,
     h1::{H1Inbound, HeadLimits, Sender, Stream, parse_request},
     inbound::Inbound as _,
-    place::Placed,
     record::{Record, Started},
     reply::Reply,
     request::Request,
@@ -32,7 +32,7 @@ use super::{
     tunnel,
 };
 use crate::{
-    net::{Side, now},
+    net::{RelayIo, now},
     types::Host,
 };
 
@@ -57,7 +57,7 @@ struct Turn<I> {
 }
 
 /// Serves until either side has had enough.
-pub(super) fn serve<I: Side + 'static>(
+pub(super) fn serve<I: RelayIo + 'static>(
     connection: Connection,
     io: I,
     read: BytesMut,
@@ -74,20 +74,20 @@ pub(super) fn serve<I: Side + 'static>(
                 if let Poll::Ready(end) = requests.as_mut().poll(cx) {
                     return Poll::Ready(end);
                 }
-                holder.poll_ends(cx, drain).map(|()| End::Abort)
+                holder.poll_ends(cx, drain).map(|()| ConnectionEnd::Abort)
             })
             .await
         };
         match end {
-            End::Idle => {}
-            End::Close => Box::pin(linger(&served)).await,
-            End::Abort => served.turn.borrow().down.stream.io.reset(),
+            ConnectionEnd::Idle => {}
+            ConnectionEnd::Close => Box::pin(linger(&served)).await,
+            ConnectionEnd::Abort => served.turn.borrow().down.stream.io.reset(),
         }
     }
 }
 
 /// How the connection ends.
-enum End {
+enum ConnectionEnd {
     /// Between two requests.
     Idle,
     /// After a response that was the last.
@@ -97,21 +97,21 @@ enum End {
 }
 
 /// What comes next on a connection.
-enum Next {
+enum NextRequest {
     /// The head of a request.
     Head(Bytes, Started),
     Bad(Box<Failure>, Started),
     End,
 }
 
-async fn requests<I: Side + 'static>(served: &Rc<Served<I>>) -> End {
+async fn requests<I: RelayIo + 'static>(served: &Rc<Served<I>>) -> ConnectionEnd {
     loop {
         // What a request needs is given back between requests; an idle connection stays small.
         let end = match next(served).await {
-            Next::End => return End::Idle,
-            Next::Bad(failure, started) => Box::pin(refuse(served, failure, started)).await,
-            Next::Head(head, started) => {
-                let one = Placed::new(one(Rc::clone(served), head, started));
+            NextRequest::End => return ConnectionEnd::Idle,
+            NextRequest::Bad(failure, started) => Box::pin(refuse(served, failure, started)).await,
+            NextRequest::Head(head, started) => {
+                let one = BoxedFuture::new(one(Rc::clone(served), head, started));
                 match AssertUnwindSafe(one).catch_unwind().await {
                     Ok(end) => end,
                     Err(_) => Some(Box::pin(fail(served)).await),
@@ -144,11 +144,11 @@ async fn give_way() {
 
 /// Serves one request. `None` if another may follow.
 #[expect(clippy::await_holding_refcell_ref, reason = "nobody else has a turn until it has ended")]
-async fn one<I: Side + 'static>(
+async fn one<I: RelayIo + 'static>(
     served: Rc<Served<I>>,
     head: Bytes,
     started: Started,
-) -> Option<End> {
+) -> Option<ConnectionEnd> {
     let connection = &served.connection;
     let turn = &mut *served.turn.borrow_mut();
     let limits = head_limits(connection);
@@ -173,13 +173,13 @@ async fn one<I: Side + 'static>(
     let work = connection.downstream.holder.request(held);
     let (after, record) = exchange::run(connection, request, work, started, down, deadline).await;
     match after {
-        After::Done if down.keep_alive && down.stream.is_at_rest() => None,
-        After::Done | After::Close => Some(End::Close),
-        After::Cut if down.delimited => Some(flush(connection, down).await),
-        After::Cut | After::Abort => Some(End::Abort),
-        After::Switch(up, response, idle) => {
+        Disposition::Done if down.keep_alive && down.stream.is_at_rest() => None,
+        Disposition::Done | Disposition::Close => Some(ConnectionEnd::Close),
+        Disposition::Cut if down.delimited => Some(flush(connection, down).await),
+        Disposition::Cut | Disposition::Abort => Some(ConnectionEnd::Abort),
+        Disposition::Switch(up, response, idle) => {
             let whole = tunnel::run(connection, down, up, &response, idle, record).await;
-            Some(if whole { End::Idle } else { End::Abort })
+            Some(if whole { ConnectionEnd::Idle } else { ConnectionEnd::Abort })
         }
     }
 }
@@ -191,7 +191,7 @@ fn head_limits(connection: &Connection) -> HeadLimits {
 
 /// Waits for a request, holding no buffer, and reads its head.
 #[expect(clippy::await_holding_refcell_ref, reason = "nobody else has a turn until it has ended")]
-async fn next<I: Side>(served: &Served<I>) -> Next {
+async fn next<I: RelayIo>(served: &Served<I>) -> NextRequest {
     let connection = &served.connection;
     let Turn { down, deadline, .. } = &mut *served.turn.borrow_mut();
     let worker = &connection.worker;
@@ -212,7 +212,7 @@ async fn next<I: Side>(served: &Served<I>) -> Next {
         })
         .await;
         if !arrived {
-            return Next::End;
+            return NextRequest::End;
         }
     }
     let started = Started::now();
@@ -249,67 +249,67 @@ async fn next<I: Side>(served: &Served<I>) -> Next {
     })
     .await;
     match head {
-        Ok(Some(head)) => Next::Head(head, started),
-        Ok(None) => Next::End,
-        Err(failure) => Next::Bad(Box::new(failure), started),
+        Ok(Some(head)) => NextRequest::Head(head, started),
+        Ok(None) => NextRequest::End,
+        Err(failure) => NextRequest::Bad(Box::new(failure), started),
     }
 }
 
 /// Answers after a fault of this program, where nothing was answered yet. It is logged already.
 #[expect(clippy::await_holding_refcell_ref, reason = "nobody else has a turn any more")]
-async fn fail<I: Side>(served: &Served<I>) -> End {
+async fn fail<I: RelayIo>(served: &Served<I>) -> ConnectionEnd {
     let (connection, turn) = (&served.connection, &mut *served.turn.borrow_mut());
     let down = &mut turn.down;
     let response = Response::text(http::StatusCode::INTERNAL_SERVER_ERROR, 0);
     if down.responded || down.respond(&response, true).is_err() {
-        return End::Abort;
+        return ConnectionEnd::Abort;
     }
     flush(connection, down).await
 }
 
 /// Sends what is queued before the end.
-async fn flush<I: Side>(connection: &Connection, down: &mut H1Inbound<I>) -> End {
+async fn flush<I: RelayIo>(connection: &Connection, down: &mut H1Inbound<I>) -> ConnectionEnd {
     let mut deadline = Deadline::default();
     deadline.set(now().checked_add(connection.worker.limits.linger));
     let sent = poll_fn(|cx| match down.poll_flush(cx) {
         Poll::Ready(flushed) => Poll::Ready(flushed.is_ok()),
         Poll::Pending => deadline.poll_expired(cx).map(|()| false),
     });
-    if sent.await { End::Close } else { End::Abort }
+    if sent.await { ConnectionEnd::Close } else { ConnectionEnd::Abort }
 }
 
 /// Answers what isn't a request, and nothing after it.
 #[expect(clippy::await_holding_refcell_ref, reason = "nobody else has a turn any more")]
-async fn refuse<I: Side>(
+async fn refuse<I: RelayIo>(
     served: &Served<I>,
     failure: Box<Failure>,
     started: Started,
-) -> Option<End> {
+) -> Option<ConnectionEnd> {
     refused(&served.connection, &mut served.turn.borrow_mut(), *failure, started).await
 }
 
-async fn refused<I: Side>(
+async fn refused<I: RelayIo>(
     connection: &Connection,
     Turn { down, deadline, .. }: &mut Turn<I>,
     failure: Failure,
     started: Started,
-) -> Option<End> {
+) -> Option<ConnectionEnd> {
     let mut record = Record::new(connection, started, http::Version::HTTP_11);
     let account = record.failed(&failure);
-    let Some(status) = account.status else { return Some(End::Abort) };
+    let Some(status) = account.status else { return Some(ConnectionEnd::Abort) };
     down.begin(http::Version::HTTP_11, super::framing::Framing::None, false);
     let mut clock = Clock::new(deadline, None, connection.worker.limits.linger);
     let reply = Reply::new(status, failure.body(None));
     // Whether it arrived or not, the connection is closed.
     reply.send(connection, &mut record, &http::Method::GET, down, &mut clock).await;
     record.complete();
-    Some(End::Close)
+    Some(ConnectionEnd::Close)
 }
 
 /// Closes so that the response arrives: data that nobody reads would turn the close into a reset,
 /// and that could destroy it (RFC 9112 §9.6).
 #[expect(clippy::await_holding_refcell_ref, reason = "nobody else has a turn any more")]
-async fn linger<I: Side>(served: &Served<I>) {
+async fn linger<I: RelayIo>(served: &Served<I>) {
     let (connection, turn) = (&served.connection, &mut *served.turn.borrow_mut());
     let down = &mut turn.down;
     if down.stream.io.shutdown().await.is_err() {

@@ -17,10 +17,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{
     Connection,
-    after::After,
     bad::BadMessage,
     clock::Clock,
     deadline::Deadline,
+    disposition::Disposition,
     exchange,
     failure::Failure,
     grpc,
@@ -30,24 +30,24 @@ use super::{
     request::{Request, held_bytes},
 };
 use crate::{
-    net::{Arrivals, Frames, HalfClose, InputEnd, Linger, Rewound, Side},
+    net::{FrameObserver, Frames, HalfClose, InputEnd, Linger, PrefixedIo, RelayIo},
     proxy::{
-        Holder, Queued, Work,
+        ConnectionOwner, Queued, Work,
         inbox::{Inbox, Streams},
     },
 };
 
 /// Serves until the client leaves, nothing happens for too long, or the worker ends.
-pub(super) async fn serve<I: Side + 'static>(connection: Connection, io: I, read: BytesMut) {
+pub(super) async fn serve<I: RelayIo + 'static>(connection: Connection, io: I, read: BytesMut) {
     let connection = Rc::new(connection);
     let holder = connection.downstream.holder.clone();
     let limits = connection.worker.limits;
     let io = HalfClose::new(io);
     let end = io.end();
-    let io = Linger::new(Rewound::new(read.freeze(), io), limits.linger);
+    let io = Linger::new(PrefixedIo::new(read.freeze(), io), limits.linger);
     let refusing = Rc::clone(&connection);
     let io = Frames::from_client(Watch::new(io, move || refused(&refusing)));
-    let mut intake = Intake::new(io.arrivals(), Rc::clone(&end), &connection);
+    let mut intake = StreamIntake::new(io.arrivals(), Rc::clone(&end), &connection);
     let bounds = ours::ClientBounds::new(holder.bytes_left(), &limits);
     let shaking = ours::server(bounds).handshake::<_, Queued>(io);
     let mut http2 = match tokio::time::timeout(limits.request_head, shaking).await {
@@ -82,8 +82,8 @@ pub(super) async fn serve<I: Side + 'static>(connection: Connection, io: I, read
             }
         };
         match taken {
-            Taken::Request(request, respond, work) => {
-                let active = Active::new(&intake.active, &end);
+            StreamResult::Request(request, respond, work) => {
+                let active = StreamGuard::new(&intake.active, &end);
                 let connection = Rc::clone(&connection);
                 let request = request.map(|body| intake.streams.open(body, holder.clone()));
                 holder.spawn(async move {
@@ -91,29 +91,29 @@ pub(super) async fn serve<I: Side + 'static>(connection: Connection, io: I, read
                     drop(active);
                 });
             }
-            Taken::Excess(request, respond) => {
+            StreamResult::Excess(request, respond) => {
                 refuse(&connection, request, respond);
                 if holder.is_pressed() {
                     http2.abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM);
                     return;
                 }
             }
-            Taken::ExcessHead => {
+            StreamResult::ExcessHead => {
                 refused_head(&connection);
                 http2.abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM);
                 return;
             }
-            Taken::Broken(error) => {
+            StreamResult::Broken(error) => {
                 tracing::debug!(%error, "HTTP/2 connection of a client ended");
                 return;
             }
-            Taken::End => return,
+            StreamResult::End => return,
         }
     }
 }
 
 /// What comes of a client's connection.
-enum Taken {
+enum StreamResult {
     /// A request that has its place.
     Request(http::Request<RecvStream>, SendResponse<Queued>, Work),
     /// A request that its source has no room for.
@@ -126,11 +126,11 @@ enum Taken {
 
 /// Takes what comes on a connection from the library, which bounds none of it: requests, parts of heads,
 /// bodies and trailers count for the connection's source before more is read.
-struct Intake {
-    arrivals: Rc<Arrivals>,
+struct StreamIntake {
+    arrivals: Rc<FrameObserver>,
     end: Rc<InputEnd>,
     streams: Rc<Streams>,
-    holder: Holder,
+    holder: ConnectionOwner,
     /// Requests under way.
     active: Rc<Cell<usize>>,
     /// Most bytes of a head.
@@ -139,8 +139,8 @@ struct Intake {
     part: Option<Work>,
 }
 
-impl Intake {
-    fn new(arrivals: Rc<Arrivals>, end: Rc<InputEnd>, connection: &Connection) -> Self {
+impl StreamIntake {
+    fn new(arrivals: Rc<FrameObserver>, end: Rc<InputEnd>, connection: &Connection) -> Self {
         let limits = &connection.worker.limits;
         let room = limits.queued_bytes / 2;
         let streams = Streams::new(Rc::clone(&arrivals), ours::STREAM_WINDOW, room);
@@ -153,7 +153,7 @@ impl Intake {
         &mut self,
         cx: &mut Context<'_>,
         http2: &mut h2::server::Connection<I, Queued>,
-    ) -> Poll<Taken> {
+    ) -> Poll<StreamResult> {
         let accepted = http2.poll_accept(cx);
         self.streams.turn(cx, |window| http2.set_initial_window_size(window));
         // A head that has come whole is a request, which has a place of its own.
@@ -170,12 +170,12 @@ impl Intake {
                     + part(uri.authority().map(Authority::as_str));
                 let bytes = held_bytes(request.headers(), target);
                 Poll::Ready(match self.holder.request(bytes) {
-                    Some(work) => Taken::Request(request, respond, work),
-                    None => Taken::Excess(request, respond),
+                    Some(work) => StreamResult::Request(request, respond, work),
+                    None => StreamResult::Excess(request, respond),
                 })
             }
-            Poll::Ready(Some(Err(error))) => Poll::Ready(Taken::Broken(error)),
-            Poll::Ready(None) => Poll::Ready(Taken::End),
+            Poll::Ready(Some(Err(error))) => Poll::Ready(StreamResult::Broken(error)),
+            Poll::Ready(None) => Poll::Ready(StreamResult::End),
             Poll::Pending => {
                 if self.arrivals.resume() {
                     cx.waker().wake_by_ref();
@@ -185,7 +185,7 @@ impl Intake {
                     // Requests that are under way do not end for one that is refused when it is whole.
                     let alone = self.active.get() == 0 || self.holder.is_pressed();
                     if self.part.is_none() && alone {
-                        return Poll::Ready(Taken::ExcessHead);
+                        return Poll::Ready(StreamResult::ExcessHead);
                     }
                 }
                 if self.end.has_come() {
@@ -255,16 +255,16 @@ fn refused(connection: &Connection) {
 }
 
 /// Counts a stream for as long as it lives.
-struct Active(Rc<Cell<usize>>, Rc<InputEnd>);
+struct StreamGuard(Rc<Cell<usize>>, Rc<InputEnd>);
 
-impl Active {
+impl StreamGuard {
     fn new(count: &Rc<Cell<usize>>, end: &Rc<InputEnd>) -> Self {
         count.set(count.get() + 1);
         Self(Rc::clone(count), Rc::clone(end))
     }
 }
 
-impl Drop for Active {
+impl Drop for StreamGuard {
     fn drop(&mut self) {
         self.0.set(self.0.get().saturating_sub(1));
         self.1.wake();
@@ -284,10 +284,10 @@ async fn stream(
     let mut down = H2Inbound::new(body, respond, holder);
     let serving = serve_one(connection, &mut down, parts, work, ended, started);
     match AssertUnwindSafe(serving).catch_unwind().await {
-        Ok(After::Done | After::Close) => {}
+        Ok(Disposition::Done | Disposition::Close) => {}
         // What the upstream had delivered before it broke off arrives.
-        Ok(After::Cut) => down.cut(connection.worker.limits.linger).await,
-        Ok(After::Abort | After::Switch(..)) => down.reset(),
+        Ok(Disposition::Cut) => down.cut(connection.worker.limits.linger).await,
+        Ok(Disposition::Abort | Disposition::Switch(..)) => down.reset(),
         // It is logged already.
         Err(_) => down.fail(),
     }
@@ -300,7 +300,7 @@ async fn serve_one(
     work: Work,
     ended: bool,
     started: Started,
-) -> After {
+) -> Disposition {
     let mut deadline = Deadline::default();
     let max_headers = connection.worker.limits.headers;
     let speaks_grpc = grpc::is_grpc(&parts.headers);
@@ -323,7 +323,7 @@ async fn serve_one(
                     let method = http::Method::GET;
                     reply.send(connection, &mut record, &method, down, &mut clock).await
                 }
-                None => After::Abort,
+                None => Disposition::Abort,
             }
         }
     }

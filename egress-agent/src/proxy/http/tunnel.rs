@@ -11,13 +11,13 @@ use super::{
     response::Response,
 };
 use crate::{
-    net::{End, Meter, Peer, Side, relay},
+    net::{Meter, Peer, RelayIo, RelayOutcome, relay},
     proxy::rates,
     telemetry::ResponseFlag,
 };
 
 /// Copies until both sides are done, or no byte came for `idle`. Whether they ended in good order.
-pub(super) async fn run<I: Side>(
+pub(super) async fn run<I: RelayIo>(
     connection: &Connection,
     down: &mut H1Inbound<I>,
     mut up: Box<H1Connection>,
@@ -47,10 +47,10 @@ pub(super) async fn run<I: Side>(
     record.entry.bytes_sent = bytes.down.get();
     up.link.count(bytes.down.get(), bytes.up.get());
     match end {
-        End::Closed => return true,
-        End::Idle => record.broken(ResponseFlag::StreamIdleTimeout, "stream_idle_timeout"),
-        End::Reset(Peer::Downstream, _) => record.gone(),
-        End::Reset(Peer::Upstream, _) => record.broken(
+        RelayOutcome::Closed => return true,
+        RelayOutcome::Idle => record.broken(ResponseFlag::StreamIdleTimeout, "stream_idle_timeout"),
+        RelayOutcome::Reset(Peer::Downstream, _) => record.gone(),
+        RelayOutcome::Reset(Peer::Upstream, _) => record.broken(
             ResponseFlag::UpstreamConnectionTermination,
             "upstream_reset_after_response_started{connection_termination}",
         ),

@@ -6,7 +6,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use super::{Holder, Limiter, Slot};
+use super::{ConnectionOwner, Limiter, Slot};
 use crate::proxy::Drain;
 
 impl Limiter {
@@ -34,7 +34,7 @@ impl Slot {
     }
 }
 
-impl Holder {
+impl ConnectionOwner {
     /// Ready when the connection must end at once: the worker does, or another source needs the room. Only the
     /// task that serves the connection may ask, since only whoever asked last is woken. It is also woken when
     /// connections that lie idle are to end.

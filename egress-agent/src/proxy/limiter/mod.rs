@@ -5,7 +5,7 @@
 //! all and one for each source. Where a bound is reached, or the process is short of memory, the
 //! shares are equal: a source that has its share is refused, and one that has less gets room from the
 //! source with the most, one of whose connections is closed ([`shares`]). The thread's time is shared
-//! likewise, by turns ([`Turns`]). One source's load so costs no other one anything.
+//! likewise, by turns ([`FairTurns`]). One source's load so costs no other one anything.
 
 mod end;
 mod evict;
@@ -27,7 +27,7 @@ use std::{
 use tokio::{sync::Notify, task::spawn_local};
 
 pub use self::{
-    queue::{Queued, Unwritten},
+    queue::{Queued, UnwrittenBytes},
     work::Work,
 };
 use self::{
@@ -36,7 +36,7 @@ use self::{
 };
 use super::Limits;
 use crate::{
-    net::Turns,
+    net::FairTurns,
     telemetry::{LimitStats, Resource},
     types::{ShareOwner, Source},
 };
@@ -48,7 +48,7 @@ struct Share {
     /// Bytes that wait for its readers; see [`unread`].
     unread: Rc<Cell<usize>>,
     /// When its tasks run.
-    turns: Rc<Turns>,
+    turns: Rc<FairTurns>,
     /// Its connections, the oldest first.
     slots: BTreeMap<u64, Rc<Slot>>,
 }
@@ -58,13 +58,13 @@ struct Table {
     used: Usage,
     shares: HashMap<ShareOwner, Share>,
     /// The turns of connections to upstreams, which may outlast all connections of their source.
-    upstream: HashMap<ShareOwner, Weak<Turns>>,
+    upstream: HashMap<ShareOwner, Weak<FairTurns>>,
     next: u64,
 }
 
 impl Table {
     /// The turns of a source's connections to upstreams.
-    fn upstream_turns(&mut self, owner: &ShareOwner) -> Rc<Turns> {
+    fn upstream_turns(&mut self, owner: &ShareOwner) -> Rc<FairTurns> {
         if let Some(turns) = self.upstream.get(owner).and_then(Weak::upgrade) {
             return turns;
         }
@@ -111,15 +111,15 @@ struct Slot {
     /// Those of all connections of its source.
     share_unread: Rc<Cell<usize>>,
     /// Its source's, and those of its source's connections to upstreams, which others may use as well.
-    turns: Rc<Turns>,
-    upstream_turns: Rc<Turns>,
+    turns: Rc<FairTurns>,
+    upstream_turns: Rc<FairTurns>,
     /// Who waits for room in the connection's queue.
     waiting: RefCell<Vec<Waker>>,
 }
 
 /// What a connection asks the limiter with; the default one is not limited.
 #[derive(Clone, Default)]
-pub struct Holder(Option<Rc<Slot>>);
+pub struct ConnectionOwner(Option<Rc<Slot>>);
 
 /// One connection's place; given back on drop.
 pub struct Permit {
@@ -138,7 +138,7 @@ impl fmt::Debug for Slot {
     }
 }
 
-impl fmt::Debug for Holder {
+impl fmt::Debug for ConnectionOwner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Holder").field(&self.0.as_ref().map(|slot| slot.id)).finish()
     }
@@ -315,7 +315,7 @@ impl Limiter {
     }
 }
 
-impl Holder {
+impl ConnectionOwner {
     /// Runs a task of the connection, or of a request on it. All that one source has to do shares the
     /// turns of that source.
     pub fn spawn(&self, task: impl Future<Output = ()> + 'static) {
@@ -356,8 +356,8 @@ impl Holder {
 impl Permit {
     /// For the connection's own questions.
     #[must_use]
-    pub fn holder(&self) -> Holder {
-        Holder(Some(Rc::clone(&self.slot)))
+    pub fn holder(&self) -> ConnectionOwner {
+        ConnectionOwner(Some(Rc::clone(&self.slot)))
     }
 }
 

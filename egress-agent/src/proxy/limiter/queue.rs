@@ -12,7 +12,7 @@ use std::{
 
 use bytes::{Buf, Bytes};
 
-use super::{Holder, Slot};
+use super::{ConnectionOwner, Slot};
 use crate::telemetry::Resource;
 
 /// Most that waits on one connection, in bytes.
@@ -26,7 +26,7 @@ pub struct Queued {
     bytes: Bytes,
     slot: Option<Rc<Slot>>,
     amount: usize,
-    stream: Option<Rc<Unwritten>>,
+    stream: Option<Rc<UnwrittenBytes>>,
 }
 
 impl Queued {
@@ -38,7 +38,7 @@ impl Queued {
 
     /// As a piece of this stream.
     #[must_use]
-    pub fn of(mut self, stream: &Rc<Unwritten>) -> Self {
+    pub fn of(mut self, stream: &Rc<UnwrittenBytes>) -> Self {
         stream.pieces.set(stream.pieces.get() + 1);
         self.stream = Some(Rc::clone(stream));
         self
@@ -47,12 +47,12 @@ impl Queued {
 
 /// The pieces of one stream that are not written yet.
 #[derive(Debug, Default)]
-pub struct Unwritten {
+pub struct UnwrittenBytes {
     pieces: Cell<usize>,
     waiting: RefCell<Option<Waker>>,
 }
 
-impl Unwritten {
+impl UnwrittenBytes {
     /// Ready when there is none.
     pub fn poll_none(&self, cx: &mut Context<'_>) -> Poll<()> {
         if self.pieces.get() == 0 {
@@ -120,7 +120,7 @@ impl Slot {
     }
 }
 
-impl Holder {
+impl ConnectionOwner {
     /// Ready when more bytes may be handed over for the connection.
     pub fn poll_queue(&self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(slot) = &self.0 else { return Poll::Ready(()) };

@@ -138,7 +138,7 @@ fn bytes_that_nobody_reads_are_bounded_by_connection_and_in_all() {
     let limiter = limiter();
     let permits = many(&limiter, 1, 3);
     let mut cx = Context::from_waker(Waker::noop());
-    let fill = |holder: &Holder, cx: &mut Context<'_>| {
+    let fill = |holder: &ConnectionOwner, cx: &mut Context<'_>| {
         let mut queued = Vec::new();
         while holder.poll_queue(cx) == Poll::Ready(()) {
             queued.push(holder.queue(vec![0; 8192].into()));
@@ -161,7 +161,7 @@ fn bytes_that_nobody_reads_are_bounded_by_connection_and_in_all() {
 fn who_holds_unread_bytes_beyond_its_share_loses_the_connection_that_holds_most() {
     let limiter = limiter();
     let (large, small) = (many(&limiter, 1, 3), many(&limiter, 2, 1));
-    let holders: Vec<Holder> = large.iter().map(Permit::holder).collect();
+    let holders: Vec<ConnectionOwner> = large.iter().map(Permit::holder).collect();
     small[0].holder().hold(100 * 1024);
     holders[0].hold(60 * 1024);
     holders[1].hold(68 * 1024);

@@ -4,7 +4,7 @@
 //! and in all: where more is held, the connection that holds the most ends, of the source that is above
 //! its share, or of the one that has the most.
 
-use super::{Holder, Limiter, Slot};
+use super::{ConnectionOwner, Limiter, Slot};
 use crate::{telemetry::Resource, types::ShareOwner};
 
 impl Limiter {
@@ -59,7 +59,7 @@ impl Slot {
     }
 }
 
-impl Holder {
+impl ConnectionOwner {
     /// So many bytes were received and wait for the connection's reader.
     pub fn hold(&self, bytes: usize) {
         let Some(slot) = self.0.as_ref().filter(|slot| !slot.evicted.get()) else { return };

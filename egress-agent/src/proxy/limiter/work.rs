@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use super::{Holder, Limiter, Slot, Usage};
+use super::{ConnectionOwner, Limiter, Slot, Usage};
 use crate::telemetry::Resource;
 
 /// One request's place, or bytes of one; given back on drop.
@@ -34,7 +34,7 @@ impl Limiter {
     }
 }
 
-impl Holder {
+impl ConnectionOwner {
     /// A place for a request with so many bytes of head, or for a forwarded connection; `None` if
     /// its source has its share.
     #[must_use]

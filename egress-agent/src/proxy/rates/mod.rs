@@ -6,6 +6,6 @@ mod used;
 
 pub(super) use self::{
     pace::{Pace, relay},
-    table::{Counted, Limited, Meters},
+    table::{Limited, Meters, RateUnit},
 };
 pub use self::{table::Rates, used::UsedRate};

@@ -14,7 +14,7 @@ use tokio::{
 };
 
 use super::table::Meters;
-use crate::net::{self, Buffers, End, Meter, Side, forward_to_io};
+use crate::net::{self, Buffers, Meter, RelayIo, RelayOutcome, forward_to_io};
 
 /// A transfer does not go on for fewer bytes than this, or than a burst.
 const LEAST: u64 = 4096;
@@ -91,7 +91,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for PacedSide<'_, S> {
     forward_to_io!(poll_write, poll_write_vectored, is_write_vectored, poll_flush, poll_shutdown);
 }
 
-impl<S: Side> Side for PacedSide<'_, S> {
+impl<S: RelayIo> RelayIo for PacedSide<'_, S> {
     /// What is spliced is not counted in time.
     fn plain(&self) -> Option<&TcpStream> {
         None
@@ -107,7 +107,7 @@ impl<S: Side> Side for PacedSide<'_, S> {
 }
 
 /// Relays both directions in their pace.
-pub(in super::super) async fn relay<D: Side, U: Side, M: Meter>(
+pub(in super::super) async fn relay<D: RelayIo, U: RelayIo, M: Meter>(
     buffers: &Buffers,
     down: &mut D,
     up: &mut U,
@@ -115,7 +115,7 @@ pub(in super::super) async fn relay<D: Side, U: Side, M: Meter>(
     idle: Option<Duration>,
     meter: &M,
     meters: &Meters,
-) -> End {
+) -> RelayOutcome {
     meters.moved(u64::try_from(early.len()).unwrap_or(u64::MAX), Instant::now());
     let (mut down, mut up) = (PacedSide::new(down, meters), PacedSide::new(up, meters));
     net::relay(buffers, &mut down, &mut up, early, idle, meter).await

@@ -57,7 +57,7 @@ pub(super) struct Bucket {
 
 /// What is counted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(in super::super) enum Counted {
+pub(in super::super) enum RateUnit {
     /// An HTTP request.
     Request,
     /// A connection.
@@ -70,7 +70,7 @@ pub(in super::super) enum Limited {
     /// A limit is reached.
     Rate {
         /// What is counted.
-        what: Counted,
+        what: RateUnit,
         /// The limit.
         rate: Rate,
         /// Who sets it.
@@ -85,8 +85,8 @@ impl fmt::Display for Limited {
         match self {
             Self::Rate { what, rate, label } => {
                 let what = match what {
-                    Counted::Request => "requests",
-                    Counted::Connection => "connections",
+                    RateUnit::Request => "requests",
+                    RateUnit::Connection => "connections",
                 };
                 let Rate { per_second, burst } = rate;
                 write!(
@@ -199,10 +199,10 @@ pub(super) fn moment(began: Instant, now: Instant) -> u64 {
 }
 
 impl Bucket {
-    fn of(&self, what: Counted) -> &AtomicU64 {
+    fn of(&self, what: RateUnit) -> &AtomicU64 {
         match what {
-            Counted::Request => &self.requests,
-            Counted::Connection => &self.connections,
+            RateUnit::Request => &self.requests,
+            RateUnit::Connection => &self.connections,
         }
     }
 
@@ -214,10 +214,10 @@ impl Bucket {
 }
 
 impl Meter {
-    fn rate(&self, what: Counted) -> Option<Rate> {
+    fn rate(&self, what: RateUnit) -> Option<Rate> {
         match what {
-            Counted::Request => self.limit.requests,
-            Counted::Connection => self.limit.connections,
+            RateUnit::Request => self.limit.requests,
+            RateUnit::Connection => self.limit.connections,
         }
     }
 }
@@ -236,14 +236,14 @@ impl Meters {
     ///
     /// # Errors
     /// [`Limited::Rate`].
-    pub(in super::super) fn count(&self, what: Counted) -> Result<(), Limited> {
+    pub(in super::super) fn count(&self, what: RateUnit) -> Result<(), Limited> {
         if self.are_none() {
             return Ok(());
         }
         self.count_at(what, Instant::now())
     }
 
-    fn count_at(&self, what: Counted, now: Instant) -> Result<(), Limited> {
+    fn count_at(&self, what: RateUnit, now: Instant) -> Result<(), Limited> {
         for (done, meter) in self.all().iter().enumerate() {
             let Some(rate) = meter.rate(what) else { continue };
             let now = moment(meter.began, now);

@@ -33,12 +33,12 @@ struct Refusal {
 }
 
 /// Counts a connection of the tunnel as long as it is open.
-struct Active {
+struct TunnelConnectionGuard {
     tunnel: Rc<Tunnel>,
     _open: Open,
 }
 
-impl Active {
+impl TunnelConnectionGuard {
     fn new(tunnel: &Rc<Tunnel>) -> Self {
         tunnel.active.set(tunnel.active.get() + 1);
         let open = tunnel.worker.telemetry.stats.tunnels().stream();
@@ -46,7 +46,7 @@ impl Active {
     }
 }
 
-impl Drop for Active {
+impl Drop for TunnelConnectionGuard {
     fn drop(&mut self) {
         self.tunnel.active.set(self.tunnel.active.get() - 1);
         self.tunnel.idle_since.set(tokio::time::Instant::now());
@@ -68,7 +68,7 @@ impl Tunnel {
                 let holder = downstream.holder.clone();
                 let inbox = self.streams.open(request.into_body(), holder.clone());
                 let stream = TunnelStream::new(send, inbox, holder.clone(), ending);
-                let (worker, active) = (Rc::clone(&self.worker), Active::new(self));
+                let (worker, active) = (Rc::clone(&self.worker), TunnelConnectionGuard::new(self));
                 let stream = Transport::Tunnel(Box::new(stream));
                 let serving = connection::serve(worker, downstream, stream);
                 holder.spawn(serving.map(move |()| drop((place, active))));

@@ -20,16 +20,16 @@ pub(super) use self::stream::TunnelStream;
 use super::{
     Downstream, Queued, Worker,
     inbox::Streams,
+    ping_timeout::ping_timeout,
     record::Record,
-    refuse::{Manner, leave, refuse},
-    silence::silence,
+    refuse::{RefusalKind, leave, refuse},
     terminate::failed,
 };
 use crate::{
-    net::{Arrivals, CONNECTION_WINDOW, Frames, Linger, Rewound, Side},
+    net::{CONNECTION_WINDOW, FrameObserver, Frames, Linger, PrefixedIo, RelayIo},
     policy::{Denied, ServerTls},
     sys::socket::user_timeout,
-    tls::{AcceptError, Ending, PeerEnded, Refused, Terminated, accept},
+    tls::{AcceptError, PeerEnded, Refused, RevocationSignal, Terminated, accept},
     types::{DownstreamTls, SpiffeId},
     wire::hbone,
 };
@@ -66,7 +66,7 @@ struct Tunnel {
     tls: DownstreamTls,
     principal: SpiffeId,
     /// Set once its certificates are no longer valid.
-    ending: Ending,
+    ending: RevocationSignal,
     /// Connections in it.
     active: Cell<usize>,
     /// When the last one ended.
@@ -101,7 +101,7 @@ pub(super) async fn serve(worker: Rc<Worker>, downstream: Downstream, stream: Tc
         tracing::debug!(%error, "the kernel does not watch a tunnel's node");
     }
     let deadline = Instant::now() + worker.limits.tls_handshake;
-    let Some(Shaken { stream, tls, principal, downstream }) =
+    let Some(AuthenticatedPeer { stream, tls, principal, downstream }) =
         shake(&worker, &settings, downstream, stream, deadline).await
     else {
         return;
@@ -137,7 +137,7 @@ pub(super) async fn serve(worker: Rc<Worker>, downstream: Downstream, stream: Tc
         downstream,
         tls,
         principal,
-        ending: Ending::default(),
+        ending: RevocationSignal::default(),
         active: Cell::new(0),
         idle_since: Cell::new(Instant::now()),
         streams,
@@ -146,7 +146,7 @@ pub(super) async fn serve(worker: Rc<Worker>, downstream: Downstream, stream: Tc
 }
 
 /// A client that proved who it is.
-struct Shaken {
+struct AuthenticatedPeer {
     stream: Terminated,
     tls: DownstreamTls,
     principal: SpiffeId,
@@ -160,18 +160,18 @@ async fn shake(
     downstream: Downstream,
     stream: TcpStream,
     deadline: Instant,
-) -> Option<Shaken> {
+) -> Option<AuthenticatedPeer> {
     let config = match worker.credentials.server(settings) {
         Ok(config) => config,
         Err(unusable) => {
             let reason = Reason::NoServerCertificate;
             let record = failed(worker, &downstream, None, reason, unusable.to_string());
-            refuse(worker, stream, Manner::tls(reason)).await;
+            refuse(worker, stream, RefusalKind::tls(reason)).await;
             record.finish(worker, downstream);
             return None;
         }
     };
-    let handshake = accept(http2_alone(&config), Rewound::new(Bytes::new(), stream), deadline);
+    let handshake = accept(http2_alone(&config), PrefixedIo::new(Bytes::new(), stream), deadline);
     let accepted = tokio::select! {
         accepted = handshake => accepted,
         () = worker.ends(&downstream.holder) => return None,
@@ -185,7 +185,7 @@ async fn shake(
             let error = match (tls.principal(), stream.tls().alpn_protocol()) {
                 (Some(principal), Some(hbone::ALPN)) => {
                     let principal = principal.clone();
-                    return Some(Shaken { stream, tls, principal, downstream });
+                    return Some(AuthenticatedPeer { stream, tls, principal, downstream });
                 }
                 (None, _) => AcceptError::Identity("it holds no SPIFFE ID of a workload".into()),
                 (Some(_), _) => AcceptError::Protocol("the client doesn't offer h2 (ALPN)".into()),
@@ -235,12 +235,13 @@ impl Tunnel {
         mut connection: Connection<Io, Queued>,
         settings: &Arc<ServerTls>,
         chain: &[CertificateDer<'static>],
-        arrivals: &Arrivals,
+        arrivals: &FrameObserver,
     ) {
         let credentials = Arc::clone(&self.worker.credentials);
         let mut not_good = std::pin::pin!(credentials.client_ends(settings, chain));
         let ping = connection.ping_pong();
-        let mut silent = std::pin::pin!(silence(ping, self.worker.limits.tunnel_pulse, arrivals));
+        let mut silent =
+            std::pin::pin!(ping_timeout(ping, self.worker.limits.tunnel_pulse, arrivals));
         let drain = &self.worker.drain;
         let mut closing = false;
         loop {

@@ -16,9 +16,9 @@ use tokio::{
 };
 
 use crate::{
-    net::Side,
-    proxy::{Holder, Queued, inbox::Inbox},
-    tls::Ending,
+    net::RelayIo,
+    proxy::{ConnectionOwner, Queued, inbox::Inbox},
+    tls::RevocationSignal,
 };
 
 /// Bytes that are handed to HTTP/2 at once.
@@ -32,11 +32,11 @@ pub(in crate::proxy) struct TunnelStream {
     send: SendStream<Queued>,
     receive: Inbox,
     /// The connection's place, which bounds what waits to be written for it.
-    holder: Holder,
+    holder: ConnectionOwner,
     /// What was received and not read yet.
     read: Bytes,
     /// The whole tunnel's.
-    ending: Ending,
+    ending: RevocationSignal,
     /// The end of our data was sent.
     shut: bool,
     reset: Cell<bool>,
@@ -46,8 +46,8 @@ impl TunnelStream {
     pub(super) fn new(
         send: SendStream<Queued>,
         receive: Inbox,
-        holder: Holder,
-        ending: Ending,
+        holder: ConnectionOwner,
+        ending: RevocationSignal,
     ) -> Self {
         let (read, reset) = (Bytes::new(), Cell::new(false));
         Self { send, receive, holder, read, ending, shut: false, reset }
@@ -170,7 +170,7 @@ impl AsyncWrite for TunnelStream {
     }
 }
 
-impl Side for TunnelStream {
+impl RelayIo for TunnelStream {
     fn plain(&self) -> Option<&TcpStream> {
         None
     }

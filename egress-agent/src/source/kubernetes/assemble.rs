@@ -51,12 +51,12 @@ pub(super) struct Reporting {
 
 /// When something is due.
 #[derive(Debug, Default)]
-struct Due {
+struct NextDue {
     at: Option<Instant>,
     last: Option<Instant>,
 }
 
-impl Due {
+impl NextDue {
     fn put_off(&mut self, quiet: Duration, at_most: Duration) {
         let now = Instant::now();
         let last = *self.last.get_or_insert(now + at_most);
@@ -87,7 +87,8 @@ impl Assembler {
     }
 
     pub(super) async fn run(mut self) {
-        let (mut files, mut pods, mut objects) = (Due::default(), Due::default(), Due::default());
+        let (mut files, mut pods, mut objects) =
+            (NextDue::default(), NextDue::default(), NextDue::default());
         loop {
             tokio::select! {
                 update = self.updates.recv() => match update.map(|update| self.state.take(update)) {
@@ -107,18 +108,18 @@ impl Assembler {
                     }
                 },
                 () = objects.wait() => {
-                    objects = Due::default();
+                    objects = NextDue::default();
                     // A node's agent reports on none.
                     if self.objects.receiver_count() > 0 {
                         self.objects.send_replace(Arc::new(self.state.objects()));
                     }
                 }
                 () = pods.wait() => {
-                    pods = Due::default();
+                    pods = NextDue::default();
                     self.pods.send_replace(self.state.pods());
                 }
                 () = files.wait() => {
-                    files = Due::default();
+                    files = NextDue::default();
                     // Whoever sees the configuration sees the pods that it was put together with.
                     if std::mem::take(&mut pods).at.is_some() {
                         self.pods.send_replace(self.state.pods());

@@ -94,7 +94,7 @@ pub(super) async fn follow<T, U>(
         Some(fields) => watcher::Config::default().fields(fields),
         None => watcher::Config::default(),
     };
-    let mut trouble = Trouble::of(&of.kinds);
+    let mut trouble = FailureHistory::of(&of.kinds);
     for version in 0.. {
         let Some(api) = of.api(version) else { return };
         let mut stream = pin!(watcher(api, config.clone()));
@@ -227,7 +227,7 @@ enum Absence {
 
 /// Which kind may be missing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-enum Presence {
+enum KindPresence {
     /// One that every server has: that it seems to be missing is a server that starts.
     #[default]
     Always,
@@ -239,8 +239,8 @@ enum Presence {
 
 /// The failures so far. A state machine: the caller passes the time in.
 #[derive(Debug, Default)]
-struct Trouble {
-    presence: Presence,
+struct FailureHistory {
+    presence: KindPresence,
     /// Errors in a row.
     errors: u32,
     /// Since when the kind is missing.
@@ -260,33 +260,33 @@ struct Trouble {
 
 /// What to do after an error.
 #[derive(Debug)]
-struct Next {
+struct AfterError {
     pause: Duration,
     absence: Absence,
     /// What to log: the first of a row, if it isn't that the kind is missing.
     told: Option<String>,
 }
 
-impl Trouble {
+impl FailureHistory {
     fn of(kinds: &[Kind]) -> Self {
         let presence = match kinds {
-            kinds if kinds.iter().any(Kind::is_custom) => Presence::Defined,
-            kinds if kinds.iter().any(|kind| kind.is_optional) => Presence::Optional,
-            _ => Presence::Always,
+            kinds if kinds.iter().any(Kind::is_custom) => KindPresence::Defined,
+            kinds if kinds.iter().any(|kind| kind.is_optional) => KindPresence::Optional,
+            _ => KindPresence::Always,
         };
         Self { presence, ..Self::default() }
     }
 
-    fn after(&mut self, error: &Error, now: Instant) -> Next {
+    fn after(&mut self, error: &Error, now: Instant) -> AfterError {
         self.errors = self.errors.saturating_add(1);
-        if self.presence == Presence::Optional && (is_missing(error) || is_forbidden(error)) {
+        if self.presence == KindPresence::Optional && (is_missing(error) || is_forbidden(error)) {
             return self.after_refusal(now);
         }
-        if self.presence != Presence::Defined || !is_missing(error) {
+        if self.presence != KindPresence::Defined || !is_missing(error) {
             self.missing = None;
             let told = (!self.told && self.errors > 1).then(|| error.to_string());
             self.told |= told.is_some();
-            return Next { pause: pause(self.errors), absence: Absence::No, told };
+            return AfterError { pause: pause(self.errors), absence: Absence::No, told };
         }
         let since = *self.missing.get_or_insert(now);
         let waited = now.duration_since(since) >= MISSING;
@@ -298,17 +298,21 @@ impl Trouble {
             self.asked = Some(now);
         }
         let absence = if ask { Absence::Ask } else { Absence::No };
-        Next { pause: if settled { pause(self.errors) } else { SOONEST }, absence, told: None }
+        AfterError {
+            pause: if settled { pause(self.errors) } else { SOONEST },
+            absence,
+            told: None,
+        }
     }
 
     /// A server that starts says the same for a while. What was known stays; what never was counts as empty when
     /// the server is ready and still says so.
-    fn after_refusal(&mut self, now: Instant) -> Next {
+    fn after_refusal(&mut self, now: Instant) -> AfterError {
         let since = *self.missing.get_or_insert(now);
         let waited = now.duration_since(since) >= MISSING;
         let ask = waited && !self.known && !self.empty;
         let absence = if ask { Absence::AskReadiness } else { Absence::No };
-        Next { pause: if waited { pause(self.errors) } else { SOONEST }, absence, told: None }
+        AfterError { pause: if waited { pause(self.errors) } else { SOONEST }, absence, told: None }
     }
 
     /// Whether what the server refuses counts as empty from now on. An agent that starts again takes what an
@@ -372,7 +376,7 @@ mod tests {
 
     /// Whether the kind is asked about after this error, and empty with this answer.
     fn empty_after(
-        trouble: &mut Trouble,
+        trouble: &mut FailureHistory,
         code: u16,
         now: Instant,
         definition: Definition,
@@ -390,8 +394,10 @@ mod tests {
             // It is installed, in a version that is not known: it may restrict.
             (Definition::Present, false),
         ] {
-            let (start, mut trouble) =
-                (Instant::now(), Trouble { presence: Presence::Defined, ..Trouble::default() });
+            let (start, mut trouble) = (
+                Instant::now(),
+                FailureHistory { presence: KindPresence::Defined, ..FailureHistory::default() },
+            );
             let mut after = |code, seconds| {
                 let now = start + Duration::from_secs(seconds);
                 empty_after(&mut trouble, code, now, definition)
@@ -406,8 +412,10 @@ mod tests {
 
     #[test]
     fn what_was_known_stays_until_the_definition_is_deleted() {
-        let (start, mut trouble) =
-            (Instant::now(), Trouble { presence: Presence::Defined, ..Trouble::default() });
+        let (start, mut trouble) = (
+            Instant::now(),
+            FailureHistory { presence: KindPresence::Defined, ..FailureHistory::default() },
+        );
         assert!(!trouble.is_over(true));
         let mut after = |seconds, definition| {
             empty_after(&mut trouble, 404, start + Duration::from_secs(seconds), definition)
@@ -444,7 +452,7 @@ mod tests {
 
     #[test]
     fn other_errors_never_say_that_there_is_nothing() {
-        let (start, mut trouble) = (Instant::now(), Trouble::default());
+        let (start, mut trouble) = (Instant::now(), FailureHistory::default());
         // Not even 404, of a kind that every server has.
         for (second, code) in (0..600).zip([401, 403, 404, 429, 500, 503].into_iter().cycle()) {
             let next = trouble.after(&error(code), start + Duration::from_secs(second));
@@ -455,12 +463,13 @@ mod tests {
     #[test]
     fn what_only_tells_of_the_cluster_holds_nothing_up() {
         let start = Instant::now();
-        let optional = || Trouble { presence: Presence::Optional, ..Trouble::default() };
-        let absence = |trouble: &mut Trouble, code, seconds| {
+        let optional =
+            || FailureHistory { presence: KindPresence::Optional, ..FailureHistory::default() };
+        let absence = |trouble: &mut FailureHistory, code, seconds| {
             trouble.after(&error(code), start + Duration::from_secs(seconds)).absence
         };
         // After this refusal, where the server says this of itself.
-        let refused = |trouble: &mut Trouble, code, seconds, readiness| {
+        let refused = |trouble: &mut FailureHistory, code, seconds, readiness| {
             let now = start + Duration::from_secs(seconds);
             let ask = trouble.after(&error(code), now).absence == Absence::AskReadiness;
             ask.then(|| trouble.decide_refused(readiness, now))
@@ -503,7 +512,7 @@ mod tests {
 
     #[test]
     fn trouble_is_told_once_and_its_end_too() {
-        let (now, mut trouble) = (Instant::now(), Trouble::default());
+        let (now, mut trouble) = (Instant::now(), FailureHistory::default());
         assert!(trouble.after(&error(503), now).told.is_none(), "one alone is nothing");
         assert!(trouble.after(&error(503), now).told.is_some());
         assert!(trouble.after(&error(503), now).told.is_none());

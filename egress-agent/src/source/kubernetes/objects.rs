@@ -63,7 +63,7 @@ struct Status {
     #[serde(default)]
     addresses: Option<Vec<NodeAddress>>,
     #[serde(default)]
-    conditions: Option<Vec<Shown>>,
+    conditions: Option<Vec<ShownCondition>>,
     /// Of a route of the Gateway API.
     #[serde(default)]
     parents: Option<Vec<Value>>,
@@ -75,7 +75,7 @@ struct Status {
 /// A condition as any kind shows it.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Shown {
+struct ShownCondition {
     #[serde(rename = "type")]
     kind: String,
     #[serde(default)]
@@ -90,7 +90,7 @@ struct Shown {
     last_transition_time: Option<String>,
 }
 
-impl Shown {
+impl ShownCondition {
     fn value(&self) -> Value {
         let Self { kind, status, observed_generation, reason, message, last_transition_time } =
             self;
@@ -198,11 +198,11 @@ impl ConditionKind {
 }
 
 /// Custom resources by the name that messages call them.
-pub(super) type KnownObjects = BTreeMap<String, Known>;
+pub(super) type KnownObjects = BTreeMap<String, KnownObject>;
 
 /// A custom resource as whoever reports on it knows it.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Known {
+pub(super) struct KnownObject {
     /// Its kind's place in `CUSTOM`.
     pub(super) kind: usize,
     pub(super) namespace: Option<String>,
@@ -229,7 +229,7 @@ pub(super) struct Condition {
 }
 
 /// What is known of a custom resource.
-pub(super) fn known(kind: usize, object: &Object) -> Option<Known> {
+pub(super) fn known(kind: usize, object: &Object) -> Option<KnownObject> {
     let ObjectMeta { namespace, name, uid, generation, .. } = &object.metadata;
     let conditions = object.status.as_ref().and_then(|status| status.conditions.as_ref());
     let shown = |kind: ConditionKind| {
@@ -242,7 +242,7 @@ pub(super) fn known(kind: usize, object: &Object) -> Option<Known> {
             since: shown.last_transition_time.clone(),
         })
     };
-    Some(Known {
+    Some(KnownObject {
         kind,
         namespace: namespace.clone(),
         name: name.clone()?,
@@ -260,7 +260,7 @@ fn api(kind: usize, object: &Object) -> Option<Box<ApiObject>> {
     let status = object.status.as_ref();
     let conditions = status.and_then(|status| status.conditions.as_ref()).into_iter().flatten();
     let shown = Shows {
-        conditions: conditions.map(Shown::value).collect(),
+        conditions: conditions.map(ShownCondition::value).collect(),
         parents: status.and_then(|status| status.parents.clone()).unwrap_or_default(),
         listeners: status.and_then(|status| status.listeners.clone()).unwrap_or_default(),
     };

@@ -59,9 +59,9 @@ struct Refused(AtomicU32);
 const REFUSED_EVERY: Duration = Duration::from_millis(250);
 
 impl Refused {
-    fn count(self: &Arc<Self>) -> OneRefused {
+    fn count(self: &Arc<Self>) -> RefusedSecret {
         self.0.fetch_add(1, Ordering::Relaxed);
-        OneRefused(Arc::clone(self))
+        RefusedSecret(Arc::clone(self))
     }
 
     /// How long each waits.
@@ -72,16 +72,17 @@ impl Refused {
 
 /// One of them, for as long as this value lives.
 #[derive(Debug)]
-struct OneRefused(Arc<Refused>);
+struct RefusedSecret(Arc<Refused>);
 
-impl Drop for OneRefused {
+impl Drop for RefusedSecret {
     fn drop(&mut self) {
         self.0.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 async fn follow(client: Client, secrets: Secrets, name: String, all_refused: Arc<Refused>) {
-    let Place { kind, plural, namespace, object, content } = Place::of(&name, secrets.namespace());
+    let SecretLocation { kind, plural, namespace, object, content } =
+        SecretLocation::of(&name, secrets.namespace());
     let api: Api<Object> = Api::namespaced_with(client, namespace, &Kind::core(kind, plural));
     let config = watcher::Config::default().fields(&format!("metadata.name={object}"));
     let mut stream = pin!(watcher(api, config));
@@ -124,7 +125,7 @@ async fn follow(client: Client, secrets: Secrets, name: String, all_refused: Arc
 }
 
 /// Where the object is that a credential's name stands for.
-struct Place<'a> {
+struct SecretLocation<'a> {
     kind: &'static str,
     plural: &'static str,
     namespace: &'a str,
@@ -132,7 +133,7 @@ struct Place<'a> {
     content: fn(&Object) -> Secret,
 }
 
-impl<'a> Place<'a> {
+impl<'a> SecretLocation<'a> {
     fn of(name: &'a str, own: &'a str) -> Self {
         match config_map_of(name) {
             Some((namespace, object)) => {
@@ -235,9 +236,9 @@ mod tests {
     #[test]
     fn the_more_are_refused_the_less_often_each_is_asked_for() {
         let all = Arc::<Refused>::default();
-        let some: Vec<OneRefused> = (0..4).map(|_| all.count()).collect();
+        let some: Vec<RefusedSecret> = (0..4).map(|_| all.count()).collect();
         assert_eq!(all.pause(), Duration::from_secs(1));
-        let more: Vec<OneRefused> = (0..396).map(|_| all.count()).collect();
+        let more: Vec<RefusedSecret> = (0..396).map(|_| all.count()).collect();
         assert_eq!(all.pause(), Duration::from_secs(100));
         drop((some, more));
         assert_eq!(all.pause(), Duration::ZERO);
@@ -262,11 +263,11 @@ mod tests {
 
     #[test]
     fn a_config_map_is_read_as_it_is_and_in_its_namespace() {
-        let place = Place::of("ConfigMap:shop.roots", "istio-system");
+        let place = SecretLocation::of("ConfigMap:shop.roots", "istio-system");
         assert_eq!((place.kind, place.namespace, place.object), ("ConfigMap", "shop", "roots"));
         let found = (place.content)(&object(&json!({"ca.crt": "-----BEGIN"})));
         assert_eq!(found, Secret::Present([("ca.crt".to_owned(), b"-----BEGIN".to_vec())].into()));
-        let place = Place::of("shop.web", "istio-system");
+        let place = SecretLocation::of("shop.web", "istio-system");
         assert_eq!(
             (place.kind, place.namespace, place.object),
             ("Secret", "istio-system", "shop.web")

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use super::{
     kinds::CUSTOM,
     networks::{Kubeadm, Networks},
-    objects::{Endpoints, Known, KnownObjects, NodeInfo, ServiceInfo},
+    objects::{Endpoints, KnownObject, KnownObjects, NodeInfo, ServiceInfo},
     step::{Key, Step},
 };
 use crate::{
@@ -20,7 +20,7 @@ use crate::{
     pods::Pod,
     source::{
         Files,
-        verdicts::{Generations, Verdicts},
+        verdicts::{ObjectGenerations, Verdicts},
     },
     types::{Revision, Revisions},
 };
@@ -29,7 +29,7 @@ use crate::{
 #[derive(Clone, Debug)]
 pub(super) enum Update {
     /// A custom resource, by its kind's place in [`CUSTOM`].
-    Custom(usize, Step<(RawFile, Known)>),
+    Custom(usize, Step<(RawFile, KnownObject)>),
     Namespace(Step<RawFile>),
     Mesh(Step<RawFile>),
     Service(Step<ServiceInfo>),
@@ -80,7 +80,7 @@ impl<T: PartialEq> Objects<T> {
 pub(super) struct State {
     custom: [Objects<RawFile>; CUSTOM.len()],
     /// What is known of the same objects besides.
-    known: [Objects<Known>; CUSTOM.len()],
+    known: [Objects<KnownObject>; CUSTOM.len()],
     /// Who wants to know what becomes of them.
     judged: Option<watch::Sender<Arc<Verdicts>>>,
     namespaces: Objects<RawFile>,
@@ -163,7 +163,7 @@ impl State {
         let pairs = own.flat_map(|(_, (files, known))| {
             files.0.iter().flat_map(BTreeMap::values).zip(known.0.iter().flat_map(BTreeMap::values))
         });
-        let one = |(file, known): (&RawFile, &Known)| {
+        let one = |(file, known): (&RawFile, &KnownObject)| {
             let revision =
                 Revision { uid: known.uid.as_str().into(), generation: known.generation };
             (file.path.clone(), revision)
@@ -244,7 +244,7 @@ impl State {
         let judged = self.judged.clone().filter(|judged| judged.receiver_count() > 0);
         let known = judged.as_ref().map(|_| self.objects()).unwrap_or_default();
         let generations = known.into_iter().map(|(name, known)| (name, known.generation));
-        let objects = Generations::new(generations.collect(), self.revisions(), judged);
+        let objects = ObjectGenerations::new(generations.collect(), self.revisions(), judged);
         Some(Files { resources, mesh, discovered, objects })
     }
 }
@@ -262,12 +262,12 @@ mod tests {
     }
 
     /// The same with what is known besides.
-    fn custom(text: &str) -> (RawFile, Known) {
+    fn custom(text: &str) -> (RawFile, KnownObject) {
         (file(text), shown(1, None))
     }
 
-    fn shown(generation: i64, message: Option<&str>) -> Known {
-        Known {
+    fn shown(generation: i64, message: Option<&str>) -> KnownObject {
+        KnownObject {
             kind: 3,
             namespace: Some("istio-system".into()),
             name: "a".into(),
@@ -289,7 +289,7 @@ mod tests {
     fn what_an_object_shows_is_no_change_of_the_configuration() {
         let mut state = State::default();
         complete(&mut state, usize::MAX);
-        let put = |known: Known| Update::Custom(3, Step::Put(key("a"), (file("a"), known)));
+        let put = |known: KnownObject| Update::Custom(3, Step::Put(key("a"), (file("a"), known)));
         assert_eq!(state.take(put(shown(1, None))), Changed::Configuration);
         let before = state.files().unwrap();
         assert_eq!(state.take(put(shown(1, Some("fine")))), Changed::Objects);
@@ -372,7 +372,7 @@ mod tests {
         complete(&mut state, usize::MAX);
         let of = |kind: &str| CUSTOM.iter().position(|custom| custom.kind == kind).unwrap();
         let put = |state: &mut State, kind: &str, generation| {
-            let known = Known { kind: of(kind), ..shown(generation, None) };
+            let known = KnownObject { kind: of(kind), ..shown(generation, None) };
             let file = RawFile { path: format!("{kind} istio-system/a"), text: String::new() };
             state.take(Update::Custom(of(kind), Step::Put(key("a"), (file, known))));
             state.revisions()

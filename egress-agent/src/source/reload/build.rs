@@ -29,7 +29,7 @@ pub(super) struct Compilation {
 pub(super) type Compile = Box<dyn FnMut(&Files) -> Compilation + Send>;
 
 /// A configuration to compile.
-struct Job {
+struct CompileJob {
     number: u64,
     files: Arc<Files>,
     read_at: SystemTime,
@@ -55,7 +55,7 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
-    waiting: Option<Job>,
+    waiting: Option<CompileJob>,
     ended: bool,
 }
 
@@ -65,7 +65,7 @@ impl Shared {
     }
 
     /// The next one to compile; `None` at the end.
-    fn next(&self) -> Option<Job> {
+    fn next(&self) -> Option<CompileJob> {
         let mut state = self.lock();
         loop {
             if state.ended {
@@ -96,7 +96,7 @@ impl Builder {
         let (results, built) = mpsc::unbounded_channel();
         let its = Arc::clone(&shared);
         thread::Builder::new().name("compile".into()).spawn(move || {
-            while let Some(Job { number, files, read_at }) = its.next() {
+            while let Some(CompileJob { number, files, read_at }) = its.next() {
                 let compilation = contained(&mut compile, &files);
                 let built = Built { number, digest: digest(&files), read_at, compilation };
                 if results.send(built).is_err() {
@@ -110,7 +110,7 @@ impl Builder {
     /// Compiles these files instead of those that wait.
     pub(super) fn submit(&mut self, files: Arc<Files>) {
         self.submitted += 1;
-        let job = Job { number: self.submitted, files, read_at: SystemTime::now() };
+        let job = CompileJob { number: self.submitted, files, read_at: SystemTime::now() };
         let outdated = self.shared.lock().waiting.replace(job);
         self.shared.changed.notify_one();
         if outdated.is_some() {

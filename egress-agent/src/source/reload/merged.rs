@@ -8,11 +8,11 @@ use crate::{policy::Snapshot, types::Workload};
 /// The last snapshot with pods in it. It is made again only when something differs, so that whoever
 /// compares snapshots by their address sees no news where there is none.
 #[derive(Debug, Default)]
-pub struct Merged(Option<Last>);
+pub struct Merged(Option<LastMerge>);
 
 /// What was merged, and what came of it.
 #[derive(Debug)]
-struct Last {
+struct LastMerge {
     snapshot: Arc<Snapshot>,
     workloads: Vec<Arc<Workload>>,
     merged: Arc<Snapshot>,
@@ -34,7 +34,7 @@ impl Merged {
             merged.mesh.workloads.extend(workloads.iter().cloned());
             Arc::new(merged)
         };
-        self.0 = Some(Last {
+        self.0 = Some(LastMerge {
             snapshot: Arc::clone(snapshot),
             workloads: workloads.to_vec(),
             merged: Arc::clone(&merged),

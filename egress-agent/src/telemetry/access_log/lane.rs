@@ -27,11 +27,11 @@ pub(super) struct Batch {
 #[derive(Debug, Default)]
 pub(super) struct Used {
     bytes: usize,
-    owners: HashMap<ShareOwner, Held>,
+    owners: HashMap<ShareOwner, LaneBytes>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-struct Held {
+struct LaneBytes {
     bytes: usize,
     lines: u64,
 }

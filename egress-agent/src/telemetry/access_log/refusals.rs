@@ -23,7 +23,7 @@ const KEYS: usize = 4096;
 /// [`KEYS`] entries, and one more for each reason.
 #[derive(Debug, Default)]
 pub(super) struct Refusals {
-    entries: HashMap<Key, Entry>,
+    entries: HashMap<Key, AggregatedRefusal>,
     /// Entries that hold a sum.
     summed: usize,
 }
@@ -32,15 +32,15 @@ pub(super) struct Refusals {
 type Key = (Option<ShareOwner>, Reason);
 
 #[derive(Debug)]
-struct Entry {
+struct AggregatedRefusal {
     /// Lines that may be written now.
     tokens: u32,
     refilled: Instant,
-    sum: Option<Sum>,
+    sum: Option<RefusalCount>,
 }
 
 #[derive(Clone, Debug)]
-struct Sum {
+struct RefusalCount {
     since: Instant,
     count: u64,
     first: SystemTime,
@@ -89,8 +89,13 @@ impl Refusals {
         let Refusal { time, address, .. } = *refusal;
         let entry = self.entry(now, refusal);
         let begins = entry.sum.is_none();
-        let sum =
-            entry.sum.get_or_insert(Sum { since: now, count: 0, first: time, last: time, address });
+        let sum = entry.sum.get_or_insert(RefusalCount {
+            since: now,
+            count: 0,
+            first: time,
+            last: time,
+            address,
+        });
         sum.count += 1;
         sum.first = sum.first.min(time);
         sum.last = sum.last.max(time);
@@ -106,9 +111,10 @@ impl Refusals {
         }
         let mut due = Vec::new();
         for ((owner, reason), entry) in &mut self.entries {
-            let ripe = |sum: &mut Sum| all || now.saturating_duration_since(sum.since) >= GATHER;
+            let ripe =
+                |sum: &mut RefusalCount| all || now.saturating_duration_since(sum.since) >= GATHER;
             if let Some(sum) = entry.sum.take_if(ripe) {
-                let Sum { since: _, count, first, last, address } = sum;
+                let RefusalCount { since: _, count, first, last, address } = sum;
                 let (owner, reason) = (owner.clone(), *reason);
                 due.push(Aggregate { owner, reason, count, first, last, address });
             }
@@ -123,7 +129,7 @@ impl Refusals {
         (self.summed > 0).then_some(GATHER)
     }
 
-    fn entry(&mut self, now: Instant, refusal: &Refusal) -> &mut Entry {
+    fn entry(&mut self, now: Instant, refusal: &Refusal) -> &mut AggregatedRefusal {
         let own = (Some(refusal.owner.clone()), refusal.reason);
         let key = match self.entries.contains_key(&own) {
             true => own,
@@ -141,7 +147,11 @@ impl Refusals {
                 }
             }
         };
-        self.entries.entry(key).or_insert(Entry { tokens: BURST, refilled: now, sum: None })
+        self.entries.entry(key).or_insert(AggregatedRefusal {
+            tokens: BURST,
+            refilled: now,
+            sum: None,
+        })
     }
 }
 

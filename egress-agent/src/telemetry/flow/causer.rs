@@ -6,14 +6,14 @@ use super::FlowRecord;
 
 /// Who caused a flow: the workload's name; else the cgroup, the interface or the address.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub(in crate::telemetry) enum Causer {
+pub(in crate::telemetry) enum FlowOrigin {
     Workload(Option<String>, String),
     Cgroup(String),
     Interface(String),
     Address(Option<IpAddr>),
 }
 
-impl Causer {
+impl FlowOrigin {
     pub(in crate::telemetry) fn of(flow: &FlowRecord) -> Self {
         match (&flow.workload, &flow.cgroup, &flow.interface) {
             (Some(name), _, _) => Self::Workload(flow.namespace.clone(), name.clone()),

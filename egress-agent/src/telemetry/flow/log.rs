@@ -11,7 +11,7 @@ use std::{
 
 use tokio::sync::broadcast::{self, error::RecvError};
 
-use super::{Causer, FlowRecord};
+use super::{FlowOrigin, FlowRecord};
 use crate::telemetry::Exports;
 
 /// Flows that are remembered, of refusals and of the rest each: many redirects mustn't push out the
@@ -42,21 +42,21 @@ struct History {
 /// Flows by who caused them, at most [`HISTORY`].
 #[derive(Debug, Default)]
 struct Shared {
-    flows: HashMap<Causer, VecDeque<(u64, Arc<FlowRecord>)>>,
+    flows: HashMap<FlowOrigin, VecDeque<(u64, Arc<FlowRecord>)>>,
     count: usize,
 }
 
 impl Shared {
     fn push(&mut self, number: u64, flow: &Arc<FlowRecord>) {
         if self.count >= HISTORY {
-            self.forget();
+            self.discard_oldest();
         }
-        self.flows.entry(Causer::of(flow)).or_default().push_back((number, Arc::clone(flow)));
+        self.flows.entry(FlowOrigin::of(flow)).or_default().push_back((number, Arc::clone(flow)));
         self.count += 1;
     }
 
     /// The oldest of whoever has the most; among equals the oldest of all.
-    fn forget(&mut self) {
+    fn discard_oldest(&mut self) {
         let oldest = |flows: &VecDeque<(u64, _)>| flows.front().map_or(0, |(number, _)| *number);
         let most =
             self.flows.iter_mut().max_by_key(|(_, flows)| (flows.len(), Reverse(oldest(flows))));
@@ -142,7 +142,7 @@ fn merged(history: &History) -> Vec<Arc<FlowRecord>> {
 
 /// What a follower sees.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Seen {
+pub enum FollowItem {
     /// A flow.
     Flow(Arc<FlowRecord>),
     /// It was too slow for so many.
@@ -158,10 +158,10 @@ pub struct Follower {
 
 impl Follower {
     /// The next; `None` when there will be none. Dropping the future loses nothing.
-    pub async fn next(&mut self) -> Option<Seen> {
+    pub async fn next(&mut self) -> Option<FollowItem> {
         match self.live.recv().await {
-            Ok(flow) => Some(Seen::Flow(flow)),
-            Err(RecvError::Lagged(lost)) => Some(Seen::Lost(lost)),
+            Ok(flow) => Some(FollowItem::Flow(flow)),
+            Err(RecvError::Lagged(lost)) => Some(FollowItem::Lost(lost)),
             Err(RecvError::Closed) => None,
         }
     }

@@ -9,9 +9,9 @@ pub mod rfc3339;
 mod text;
 
 pub(crate) use self::bounds::{cut, kept_labels};
-pub(in crate::telemetry) use self::causer::Causer;
+pub(in crate::telemetry) use self::causer::FlowOrigin;
 pub use self::{
-    log::{FlowLog, Follower, Seen},
+    log::{FlowLog, FollowItem, Follower},
     record::{FlowRecord, FlowVerdict, GATEWAY_HOOK, TUNNEL_HOOK},
 };
 

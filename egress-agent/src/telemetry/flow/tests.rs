@@ -235,12 +235,12 @@ async fn a_follower_gets_each_flow_once_and_a_slow_one_is_told_what_it_lost() {
     let (history, mut follower) = log.follow();
     assert_eq!(history.len(), 1);
     log.push(redirected());
-    assert_eq!(follower.next().await, Some(Seen::Flow(Arc::new(redirected()))));
+    assert_eq!(follower.next().await, Some(FollowItem::Flow(Arc::new(redirected()))));
     for _ in 0..4096 + 12 {
         log.push(dropped());
     }
-    assert_eq!(follower.next().await, Some(Seen::Lost(12)));
-    assert_eq!(follower.next().await, Some(Seen::Flow(Arc::new(dropped()))));
+    assert_eq!(follower.next().await, Some(FollowItem::Lost(12)));
+    assert_eq!(follower.next().await, Some(FollowItem::Flow(Arc::new(dropped()))));
 }
 
 /// A workload's flood pushes out its own.

@@ -7,7 +7,7 @@ use prost::Message as _;
 use super::{Loss, Queue, Sampler, Signal, entries, flows, queue::Owner, spans};
 use crate::telemetry::{
     AccessLogEntry,
-    flow::{Causer, FlowRecord},
+    flow::{FlowOrigin, FlowRecord},
 };
 
 /// The queues of a process that exports something.
@@ -67,7 +67,7 @@ impl Exports {
     /// A node has a flow.
     pub(in crate::telemetry) fn flow(&self, flow: &FlowRecord) {
         if let Some(logs) = &self.logs {
-            let owner = Owner::Flow(Causer::of(flow));
+            let owner = Owner::Flow(FlowOrigin::of(flow));
             logs.offer(owner, || flows::record(flow).encode_to_vec());
         }
     }

@@ -11,7 +11,7 @@ use std::{
 use tokio::sync::Notify;
 
 use crate::{
-    telemetry::flow::Causer,
+    telemetry::flow::FlowOrigin,
     types::{ShareOwner, within_share},
 };
 
@@ -76,7 +76,7 @@ pub(in crate::telemetry) enum Owner {
     /// Of a gateway's record.
     Share(ShareOwner),
     /// Of a node's flow.
-    Flow(Causer),
+    Flow(FlowOrigin),
 }
 
 /// Encoded records of one kind: at most 8 MiB, shared by workload as [`within_share`] says. Who hands one in
@@ -85,7 +85,7 @@ pub(in crate::telemetry) enum Owner {
 #[derive(Debug)]
 pub struct Queue {
     signal: Signal,
-    waiting: Mutex<Waiting>,
+    waiting: Mutex<QueuedRecords>,
     filled: Notify,
     urgent: Notify,
     exported: AtomicU64,
@@ -96,7 +96,7 @@ pub struct Queue {
 }
 
 #[derive(Debug, Default)]
-struct Waiting {
+struct QueuedRecords {
     records: VecDeque<(Owner, Vec<u8>)>,
     used: HashMap<Owner, usize>,
     bytes: usize,
@@ -240,12 +240,12 @@ impl Queue {
         self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
+    fn lock(&self) -> MutexGuard<'_, QueuedRecords> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Waiting {
+impl QueuedRecords {
     fn has_room(&self, owner: &Owner) -> bool {
         let used = self.used.get(owner).copied().unwrap_or_default();
         within_share(used, self.bytes, CAPACITY, DIVISOR)

@@ -6,26 +6,26 @@ use rustls_pki_types::{
     CertificateDer, CertificateRevocationListDer, PrivateKeyDer, PrivatePkcs8KeyDer,
 };
 
-use super::{CredentialFault, Found, Inspection, Located};
+use super::{CredentialFault, FoundFile, Inspection, Located};
 use crate::{
     source::{FileContents, Unreadable},
     tls::{
         pem,
-        workload_api::{Given, Svid},
+        workload_api::{Svid, WorkloadMaterial},
     },
 };
 
-type Chain<'a> = Found<'a, Vec<CertificateDer<'static>>>;
-type Key<'a> = Found<'a, PrivateKeyDer<'static>>;
+type Chain<'a> = FoundFile<'a, Vec<CertificateDer<'static>>>;
+type Key<'a> = FoundFile<'a, PrivateKeyDer<'static>>;
 
 impl Inspection {
     /// Chain, key and roots of the last identity that the Workload API gave.
     pub(super) fn given<'a>(
         &mut self,
-        given: &Given,
+        given: &WorkloadMaterial,
         socket: &'a Path,
     ) -> (Chain<'a>, Key<'a>, Chain<'a>) {
-        let Given { svid, trouble } = given;
+        let WorkloadMaterial { svid, trouble } = given;
         match (svid, trouble) {
             (Some(_), None) => {}
             (Some(_), Some(why)) => self
@@ -72,7 +72,7 @@ impl Inspection {
         &mut self,
         files: &FileContents,
         at: &'a Located,
-    ) -> Found<'a, Vec<CertificateRevocationListDer<'static>>> {
+    ) -> FoundFile<'a, Vec<CertificateRevocationListDer<'static>>> {
         let there = at.crl.iter().any(|path| files.get(path) != Err(Unreadable::Absent));
         if at.crl.is_empty() || (!there && !at.crl_named) {
             return None;

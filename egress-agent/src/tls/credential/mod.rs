@@ -13,11 +13,11 @@ use webpki::OwnedCertRevocationList;
 
 pub use self::{
     fault::CredentialFault,
-    places::{CredentialStore, Located, Places},
+    places::{CredentialLocations, CredentialStore, Located},
 };
 use super::{
     config::provider,
-    workload_api::Given,
+    workload_api::WorkloadMaterial,
     x509::{CertificateInfo, CrlInfo},
 };
 use crate::{
@@ -69,7 +69,7 @@ pub struct Inspection {
 }
 
 /// Something that was read, and where.
-type Found<'a, T> = Option<(&'a Path, T)>;
+type FoundFile<'a, T> = Option<(&'a Path, T)>;
 
 impl Credential {
     /// The same without the roots whose time is over, if there are any: what has expired vouches for
@@ -90,7 +90,7 @@ impl Inspection {
     #[must_use]
     pub fn of(
         files: &FileContents,
-        given: &Given,
+        given: &WorkloadMaterial,
         at: &Located,
         needs: &Needs,
         now: SystemTime,
@@ -139,7 +139,7 @@ impl Inspection {
         &mut self,
         path: &'a Path,
         chain: Vec<CertificateDer<'static>>,
-    ) -> Found<'a, Vec<CertificateDer<'static>>> {
+    ) -> FoundFile<'a, Vec<CertificateDer<'static>>> {
         self.chain = self.infos(path, &chain)?;
         let pairs = self.chain.windows(2).enumerate();
         let wrong = pairs.filter(|(_, pair)| pair[0].issuer != pair[1].subject);

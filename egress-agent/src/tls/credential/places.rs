@@ -35,7 +35,7 @@ impl CredentialStore {
 
 /// Where credentials are.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Places {
+pub struct CredentialLocations {
     /// Those of `credentialName`.
     pub credentials: Option<CredentialStore>,
     /// The directory of the process's own identity in the mesh.
@@ -67,7 +67,7 @@ pub struct Located {
     pub workload_api: Option<PathBuf>,
 }
 
-impl Places {
+impl CredentialLocations {
     /// Where the files of a credential are.
     ///
     /// # Errors

@@ -13,7 +13,13 @@ const ID: &str = "spiffe://cluster.local/ns/istio-system/sa/gateway";
 
 fn look(dir: &Path, needs: &Needs) -> Inspection {
     let located = Located::directory(dir);
-    Inspection::of(&located.files().read(), &Given::default(), &located, needs, SystemTime::now())
+    Inspection::of(
+        &located.files().read(),
+        &WorkloadMaterial::default(),
+        &located,
+        needs,
+        SystemTime::now(),
+    )
 }
 
 fn identity() -> Needs {
@@ -156,7 +162,7 @@ fn revocation_lists_are_read_and_their_age_is_told() {
     };
     let inspection = Inspection::of(
         &located.files().read(),
-        &Given::default(),
+        &WorkloadMaterial::default(),
         &located,
         &mutual,
         SystemTime::now(),
@@ -181,14 +187,17 @@ fn a_chain_out_of_order_is_told() {
 fn credentials_are_found_by_name() {
     let dir = TempDir::new().unwrap();
     let root = ca("root");
-    let places = Places { credentials: Some(dir.path().into()), ..Places::default() };
+    let places = CredentialLocations {
+        credentials: Some(dir.path().into()),
+        ..CredentialLocations::default()
+    };
     let named = CredentialSource::Named("web".into());
-    let look = |places: &Places, source: &CredentialSource| {
+    let look = |places: &CredentialLocations, source: &CredentialSource| {
         let located = places.locate(source)?;
         let needs = Needs { roots: true, identity: None };
         let found = Inspection::of(
             &located.files().read(),
-            &Given::default(),
+            &WorkloadMaterial::default(),
             &located,
             &needs,
             SystemTime::now(),
@@ -201,7 +210,7 @@ fn credentials_are_found_by_name() {
     fs::create_dir(dir.path().join("web-cacert")).unwrap();
     fs::write(dir.path().join("web-cacert/ca.crt"), root.pem()).unwrap();
     assert_eq!(look(&places, &named), Ok(true));
-    let none = look(&Places::default(), &named).unwrap_err().to_string();
+    let none = look(&CredentialLocations::default(), &named).unwrap_err().to_string();
     assert!(none.contains("start the agent with --credentials-dir DIR"), "{none}");
     let none = look(&places, &CredentialSource::Own).unwrap_err().to_string();
     assert!(none.contains("--identity-dir DIR"), "{none}");

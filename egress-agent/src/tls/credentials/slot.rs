@@ -7,9 +7,9 @@ use crate::{
     policy::{CredentialSource, ServerTls, ServerTlsMode, TunnelTls},
     source::{FileContents, FileSet},
     tls::{
-        Inspection, Located, Needs, Places,
+        CredentialLocations, Inspection, Located, Needs,
         credential::{Credential, CredentialFault},
-        workload_api::Given,
+        workload_api::WorkloadMaterial,
         x509::{date, days_left},
     },
     types::SpiffeId,
@@ -81,7 +81,7 @@ pub(super) type CredentialSlots = BTreeMap<CredentialSpec, CredentialSlot>;
 pub(super) struct CredentialSlot {
     /// Where its files are; absent where no directory is known.
     located: Option<Located>,
-    pub(super) good: Option<Good>,
+    pub(super) good: Option<UsableCredential>,
     /// What is wrong with the files as last read.
     faults: Vec<CredentialFault>,
     /// What was logged of it.
@@ -91,18 +91,18 @@ pub(super) struct CredentialSlot {
 }
 
 #[derive(Debug)]
-pub(super) struct Good {
+pub(super) struct UsableCredential {
     pub(super) credential: Arc<Credential>,
-    marks: Marks,
+    marks: Fingerprints,
 }
 
 /// What makes one credential differ from another: the fingerprints of its chain and of the roots that
 /// are in their time, and the revocation lists with whether they are out of date.
-type Marks = (Vec<String>, Vec<(Vec<u8>, bool)>);
+type Fingerprints = (Vec<String>, Vec<(Vec<u8>, bool)>);
 
 impl CredentialSlot {
     /// Finds its files.
-    pub(super) fn locate(&mut self, places: &Places, spec: &CredentialSpec) {
+    pub(super) fn locate(&mut self, places: &CredentialLocations, spec: &CredentialSpec) {
         match places.locate(&spec.source) {
             Ok(located) => self.located = Some(located),
             Err(fault) => self.faults = vec![fault],
@@ -132,12 +132,12 @@ impl CredentialSlot {
         &mut self,
         spec: &CredentialSpec,
         read: &FileContents,
-        given: &Given,
+        given: &WorkloadMaterial,
         now: SystemTime,
     ) -> bool {
         let name = &spec.source;
         let Some(located) = &self.located else {
-            self.tell(name);
+            self.log_fault(name);
             return false;
         };
         let inspection = Inspection::of(read, given, located, &spec.needs, now);
@@ -153,7 +153,7 @@ impl CredentialSlot {
                         date(end),
                         days_left(end, now)
                     );
-                    self.good = Some(Good { credential: Arc::new(credential), marks });
+                    self.good = Some(UsableCredential { credential: Arc::new(credential), marks });
                     changed = true;
                 }
             }
@@ -167,12 +167,12 @@ impl CredentialSlot {
             }
         }
         self.faults = faults;
-        self.tell(name);
+        self.log_fault(name);
         changed
     }
 
     /// Tells of faults when they are new.
-    fn tell(&mut self, name: &CredentialSource) {
+    fn log_fault(&mut self, name: &CredentialSource) {
         if self.faults == self.told {
             return;
         }
@@ -257,7 +257,7 @@ impl CredentialSlot {
     }
 }
 
-fn marks(inspection: &Inspection, now: SystemTime) -> Marks {
+fn marks(inspection: &Inspection, now: SystemTime) -> Fingerprints {
     let Inspection { chain, roots, crls, credential, .. } = inspection;
     let roots = roots.iter().filter(|root| root.not_after > now);
     let fingerprints = chain.iter().chain(roots).map(|info| info.fingerprint.clone());

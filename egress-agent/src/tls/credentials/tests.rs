@@ -17,8 +17,8 @@ use tokio_rustls::TlsConnector;
 
 use super::*;
 use crate::{
-    net::Rewound,
-    policy::{CredentialSource, Inside, ServerTlsMode, TlsVersion},
+    net::PrefixedIo,
+    policy::{CredentialSource, InnerProtocol, ServerTlsMode, TlsVersion},
     tls::{
         AcceptError, Refused, accept,
         config::provider,
@@ -46,10 +46,10 @@ impl Site {
         let (dir, root) = (TempDir::new().unwrap(), ca("root"));
         let web = dir.path().join("web");
         write(&web, &issue(&root, &params(&["a.example"], &[GATEWAY], 1)), Some(&root));
-        let places = Places {
+        let places = CredentialLocations {
             credentials: Some(dir.path().into()),
             identity: Some(web),
-            ..Places::default()
+            ..CredentialLocations::default()
         };
         Self { dir, root, credentials: Credentials::new(places) }
     }
@@ -89,7 +89,7 @@ impl Site {
         });
         let (stream, _) = listener.accept().await.unwrap();
         let deadline = Instant::now() + SOON;
-        let accepted = accept(config, Rewound::new(Bytes::new(), stream), deadline).await;
+        let accepted = accept(config, PrefixedIo::new(Bytes::new(), stream), deadline).await;
         match accepted {
             Ok((mut stream, known)) => {
                 stream.read_exact(&mut [0]).await.unwrap();
@@ -135,7 +135,7 @@ fn settings(mode: ServerTlsMode) -> ServerTls {
         mode,
         credential,
         other_certificates: Vec::new(),
-        inside: Inside::Http,
+        inside: InnerProtocol::Http,
         min_version: TlsVersion::V1_2,
         max_version: TlsVersion::V1_3,
         key_groups: crate::policy::KeyGroups::default(),

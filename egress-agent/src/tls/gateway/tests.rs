@@ -21,10 +21,12 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::*;
 use crate::{
-    net::Rewound,
-    policy::{CredentialFiles, CredentialSource, Inside, ServerTls, ServerTlsMode, TlsVersion},
+    net::PrefixedIo,
+    policy::{
+        CredentialFiles, CredentialSource, InnerProtocol, ServerTls, ServerTlsMode, TlsVersion,
+    },
     tls::{
-        AcceptError, Credentials, PeerEnded, Places, Terminated, TlsError, accept,
+        AcceptError, CredentialLocations, Credentials, PeerEnded, Terminated, TlsError, accept,
         testing::{Ca, ca, ca_until, crl, early, expired, issue, params, until, write},
     },
     types::{DownstreamTls, Host, Namespace, SpiffeId, TrustDomain},
@@ -54,8 +56,10 @@ struct Open {
 impl Site {
     async fn new() -> Self {
         let (dir, root) = (TempDir::new().unwrap(), ca("root"));
-        let places =
-            |name: &str| Places { identity: Some(dir.path().join(name)), ..Places::default() };
+        let places = |name: &str| CredentialLocations {
+            identity: Some(dir.path().join(name)),
+            ..CredentialLocations::default()
+        };
         let (node, gateway) = (
             Arc::new(Credentials::new(places("node"))),
             Arc::new(Credentials::new(places("gateway"))),
@@ -110,9 +114,10 @@ impl Site {
         let accepting = async {
             let (stream, _) = listener.accept().await.unwrap();
             let config = self.gateway.server(&self.server).unwrap();
-            let (mut stream, known) = accept(config, Rewound::new(Bytes::new(), stream), deadline)
-                .await
-                .map_err(|refused| refused.error)?;
+            let (mut stream, known) =
+                accept(config, PrefixedIo::new(Bytes::new(), stream), deadline)
+                    .await
+                    .map_err(|refused| refused.error)?;
             // It may have gone already.
             stream.write_all(b"y").await.ok();
             stream.flush().await.ok();
@@ -155,7 +160,7 @@ fn server() -> ServerTls {
         mode: ServerTlsMode::IstioMutual(TrustDomain::default()),
         credential: CredentialSource::Own,
         other_certificates: Vec::new(),
-        inside: Inside::Http,
+        inside: InnerProtocol::Http,
         min_version: TlsVersion::V1_3,
         max_version: TlsVersion::V1_3,
         key_groups: KeyGroups::default(),
@@ -324,7 +329,10 @@ async fn without_a_good_identity_there_is_no_tunnel() {
         (params(&[], &["spiffe://other.example/ns/a/sa/b"], 2), "expected cluster.local"),
     ] {
         site.give("node", &node);
-        let places = Places { identity: Some(site.at("node")), ..Places::default() };
+        let places = CredentialLocations {
+            identity: Some(site.at("node")),
+            ..CredentialLocations::default()
+        };
         let fresh = Credentials::new(places);
         assert!(fresh.client(&site.tunnel).unwrap_err().to_string().contains("not read yet"));
         fresh.configure([], [Arc::clone(&site.tunnel)]).await;
@@ -341,7 +349,10 @@ async fn without_a_good_identity_there_is_no_tunnel() {
     // Without roots, no gateway is accepted: the system's are never asked.
     site.give("node", &params(&[], &[NODE], 2));
     fs::remove_file(site.at("node").join("ca.crt")).unwrap();
-    let fresh = Credentials::new(Places { identity: Some(site.at("node")), ..Places::default() });
+    let fresh = Credentials::new(CredentialLocations {
+        identity: Some(site.at("node")),
+        ..CredentialLocations::default()
+    });
     fresh.configure([], [Arc::clone(&site.tunnel)]).await;
     let error = fresh.client(&site.tunnel).unwrap_err().to_string();
     assert!(error.contains("the CA's certificates"), "{error}");

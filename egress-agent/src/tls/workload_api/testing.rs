@@ -103,7 +103,7 @@ impl Server {
     }
 
     /// Tells every stream something else.
-    pub(crate) fn tell(&self, answer: Answer) {
+    pub(crate) fn send(&self, answer: Answer) {
         self.answer.send_replace(answer).ok();
     }
 }

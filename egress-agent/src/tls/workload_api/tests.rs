@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     policy::{CredentialSource, TunnelTls},
-    tls::{Credentials, Places, testing::ca},
+    tls::{CredentialLocations, Credentials, testing::ca},
     types::{Namespace, TrustDomain},
 };
 
@@ -51,13 +51,13 @@ async fn identities_come_as_they_change_and_the_sockets_end_loses_nothing() {
     }
     assert_eq!(svid, Some(first_svid.clone()));
     // A federated trust domain's roots aren't ours.
-    server.tell(Ok(second));
+    server.send(Ok(second));
     assert_eq!(next().await, Ok(second_svid));
     // Nonsense, then nobody.
-    server.tell(Ok(bytes::Bytes::from_static(b"\x0a\x00")));
+    server.send(Ok(bytes::Bytes::from_static(b"\x0a\x00")));
     assert!(next().await.is_err());
     drop(server);
-    let mut given = Given::default();
+    let mut given = WorkloadMaterial::default();
     given.take(Ok(first_svid.clone()));
     given.take(next().await);
     assert_eq!(given.svid, Some(first_svid.clone()));
@@ -82,7 +82,7 @@ async fn refusals_are_explained() {
     let why = api.once().await.unwrap_err();
     assert!(why.contains("register it"), "{why}");
     let (message, svid) = given(&ca("root"), &[]);
-    server.tell(Ok(message));
+    server.send(Ok(message));
     assert_eq!(api.once().await, Ok(svid));
 }
 
@@ -90,7 +90,10 @@ async fn refusals_are_explained() {
 async fn a_credential_follows_it_and_outlives_its_socket() {
     let dir = TempDir::new().unwrap();
     let socket = dir.path().join("agent.sock");
-    let places = Places { workload_api: Some(socket.clone()), ..Places::default() };
+    let places = CredentialLocations {
+        workload_api: Some(socket.clone()),
+        ..CredentialLocations::default()
+    };
     let credentials = Arc::new(Credentials::new(places));
     let tunnel = Arc::new(TunnelTls {
         credential: CredentialSource::Own,
@@ -124,7 +127,7 @@ async fn a_credential_follows_it_and_outlives_its_socket() {
     // Rotation: another authority, and a federated one that counts for nothing.
     let foreign = ca("foreign");
     changes.mark_unchanged();
-    server.tell(Ok(given(&second_ca, &[("spiffe://other.example", foreign.der())]).0));
+    server.send(Ok(given(&second_ca, &[("spiffe://other.example", foreign.der())]).0));
     wait(&mut changes).await;
     let second = credentials.client(&tunnel).unwrap();
     assert!(!Arc::ptr_eq(&first, &second));
@@ -149,7 +152,7 @@ async fn a_credential_follows_it_and_outlives_its_socket() {
         let found = timeout(SOON, found).await;
         assert!(found.is_ok(), "{wanted}: {:?}", credentials.states());
     };
-    server.tell(Ok(given_to(strange, &second_ca, &[]).0));
+    server.send(Ok(given_to(strange, &second_ca, &[]).0));
     problem("expected cluster.local").await;
     assert!(!credentials.states()[0].current);
     assert!(Arc::ptr_eq(&second, &credentials.client(&tunnel).unwrap()));

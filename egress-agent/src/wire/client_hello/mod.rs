@@ -9,7 +9,7 @@ use thiserror::Error;
 
 use super::{
     Parsed,
-    reader::{Reader, Short},
+    reader::{Reader, Truncated},
 };
 use crate::types::Host;
 
@@ -176,8 +176,8 @@ fn complete(body: &[u8], len: usize) -> Result<Parsed<ClientHello>, HelloError> 
     parse_body(Reader::new(body)).map(Parsed::Complete)
 }
 
-impl From<Short> for HelloError {
-    fn from(Short: Short) -> Self {
+impl From<Truncated> for HelloError {
+    fn from(Truncated: Truncated) -> Self {
         Self::Malformed
     }
 }
@@ -226,7 +226,7 @@ fn parse_body(mut body: Reader<'_>) -> Result<ClientHello, HelloError> {
 /// `ServerNameList` with exactly one `HostName`. The RFC wants ASCII without a trailing dot.
 fn server_name(mut data: Reader<'_>) -> Result<Host, HelloError> {
     let mut list = data.vec16()?;
-    let kind = list.u8().map_err(|Short| HelloError::ServerName)?;
+    let kind = list.u8().map_err(|Truncated| HelloError::ServerName)?;
     let name = list.vec16()?.bytes();
     if !data.is_empty() {
         return Err(HelloError::Malformed);

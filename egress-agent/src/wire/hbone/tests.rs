@@ -2,8 +2,8 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn claim() -> Claim {
-    Claim {
+fn claim() -> AssertedWorkload {
+    AssertedWorkload {
         cluster: None,
         namespace: Namespace("apps".into()),
         name: "sleep".into(),
@@ -20,7 +20,8 @@ fn what_ztunnel_sends_is_read() {
     let text = "k8s.cluster.name=Kubernetes,k8s.namespace.name=apps,k8s.deployment.name=sleep,\
                 service.name=sleep,service.version=latest,cloud.region=,cloud.availability_zone=";
     let read = read_baggage(text).unwrap();
-    let expected = Claim { cluster: Some("Kubernetes".into()), service_account: None, ..claim() };
+    let expected =
+        AssertedWorkload { cluster: Some("Kubernetes".into()), service_account: None, ..claim() };
     assert_eq!(read, expected);
     let client = |text: &str| ClientAddr(text.parse().unwrap());
     assert_eq!(read_forwarded("for=\"10.0.0.5:41234\""), Ok(client("10.0.0.5:41234")));
@@ -32,7 +33,7 @@ fn what_is_sent_reads_like_what_ztunnel_sends() {
     let text = "k8s.namespace.name=apps,k8s.pod.name=sleep,k8s.serviceaccount.name=sleeper,\
                 service.name=sleep";
     assert_eq!(baggage(&claim()), text);
-    let strange = Claim { name: "a b,c;d=e%\"ä".into(), ..claim() };
+    let strange = AssertedWorkload { name: "a b,c;d=e%\"ä".into(), ..claim() };
     assert!(baggage(&strange).to_str().unwrap().contains("a%20b%2Cc%3Bd%3De%25%22%C3%A4"));
     let from = |text: &str| forwarded(ClientAddr(text.parse().unwrap()));
     assert_eq!(from("10.0.0.5:41234"), "for=\"10.0.0.5:41234\"");
@@ -44,7 +45,7 @@ fn what_is_sent_reads_like_what_ztunnel_sends() {
 fn whitespace_and_properties_say_nothing() {
     let text = " k8s.namespace.name = apps ;p=1;q,\tk8s.pod.name=sleep\t, ,other=%2c;p";
     let read = read_baggage(text).unwrap();
-    assert_eq!(read, Claim { service_account: None, ..claim() });
+    assert_eq!(read, AssertedWorkload { service_account: None, ..claim() });
 }
 
 #[test]
@@ -152,7 +153,7 @@ proptest! {
         name in "\\PC{1,20}",
         account in proptest::option::of("\\PC{1,20}"),
     ) {
-        let claim = Claim {
+        let claim = AssertedWorkload {
             cluster: cluster.map(Into::into),
             namespace: Namespace(namespace.into()),
             name: name.into(),

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::super::{Namespace, Socket, Way, Workload, pod, skb, uplink};
+use super::super::{ForwardPath, Namespace, Socket, Workload, pod, skb, uplink};
 use crate::{
     abi::{PodPort, UNKNOWN_POLICY, UNKNOWN_TABLE, pod_hardware},
     addr::Addr,
@@ -182,7 +182,7 @@ const FORGED: (bool, Reason) = (DROP, Reason::ForgedError);
 #[test]
 fn behind_an_arp_message_there_is_padding_and_nothing_else() {
     let world = World::usual();
-    let stranger = Way {
+    let stranger = ForwardPath {
         came_in_on: 0,
         pod: 0,
         by_unknown_port: false,
@@ -269,7 +269,7 @@ fn a_quote_that_names_another_destination_behind_its_header_is_none() {
 fn a_socket_and_a_workload_at_the_uplink_forge_no_errors_either() {
     let world = World::usual();
     let workload = Some(Workload { policy: POLICY, cgroup: 9 });
-    let way = Way {
+    let way = ForwardPath {
         came_in_on: 0,
         pod: 0,
         by_unknown_port: false,

@@ -10,9 +10,9 @@ const REPLY: (bool, Reason) = (PASS, Reason::Reply);
 const UNSOLICITED: (bool, Reason) = (DROP, Reason::UnsolicitedAnswer);
 
 /// A packet that a socket of nobody's sent, here.
-const KERNEL: Way = Way { socket: Socket::None, ..from(0) };
+const KERNEL: ForwardPath = ForwardPath { socket: Socket::None, ..from(0) };
 
-fn sent(world: &World, way: Way, packet: &[u8]) -> (bool, Reason) {
+fn sent(world: &World, way: ForwardPath, packet: &[u8]) -> (bool, Reason) {
     judged(uplink(&ip_frame(packet).as_slice(), way, None, false, world))
 }
 
@@ -266,7 +266,7 @@ fn a_workloads_question_in_anothers_name_is_not_asked_over_loopback() {
 
 #[test]
 fn another_namespace_is_not_the_node_whatever_it_sends() {
-    let stranger = |socket| Way { namespace: Namespace::Other, socket, ..from(0) };
+    let stranger = |socket| ForwardPath { namespace: Namespace::Other, socket, ..from(0) };
     let judge = |way, packet: &[u8]| sent(&World::usual(), way, packet);
     for socket in [Socket::Process, Socket::None] {
         let way = stranger(socket);
@@ -277,7 +277,7 @@ fn another_namespace_is_not_the_node_whatever_it_sends() {
         // An index of its own choice, in its own namespace, isn't a pod's.
         let audited = World::usual().with_policy(AUDITED);
         let packet = udp(INSIDE, OUTSIDE, 53);
-        let way = Way { came_in_on: IFINDEX, ..way };
+        let way = ForwardPath { came_in_on: IFINDEX, ..way };
         assert_eq!(sent(&audited, way, &packet), (DROP, Reason::Protocol));
         assert_eq!(sent(&audited, from(IFINDEX), &packet), (PASS, Reason::Protocol));
     }
@@ -298,7 +298,7 @@ fn only_the_node_asks_for_an_address() {
     let request =
         |from: &str, to: &str| ip(protocol::UDP, from, to, &[0, 68, 0, 67, 0, 9, 0, 0, b'x']);
     let broadcast = request("0.0.0.0", "255.255.255.255");
-    let stranger = |socket| Way { namespace: Namespace::Other, socket, ..from(0) };
+    let stranger = |socket| ForwardPath { namespace: Namespace::Other, socket, ..from(0) };
     let world = World::usual();
     let multicast = (DROP, Reason::Multicast);
     for socket in [Socket::Process, Socket::None] {
@@ -365,7 +365,7 @@ fn nobody_asks_over_a_bridge_in_the_name_of_the_outside() {
 fn nobody_asks_for_a_neighbour_in_the_name_of_the_outside() {
     let world = World::usual();
     let workload = Some(Workload { policy: POLICY, cgroup: 1 });
-    let stranger = Way { namespace: Namespace::Other, ..from(0) };
+    let stranger = ForwardPath { namespace: Namespace::Other, ..from(0) };
     let group = "ff02::1:ff00:1";
     for (source, expected) in [
         (OUTSIDE6, (DROP, Reason::SpoofedSource)),
@@ -396,7 +396,7 @@ fn another_namespace_asks_nobody_in_the_name_of_the_outside() {
     let spoofed = (DROP, Reason::SpoofedSource);
     let internal = (PASS, Reason::Internal);
     for came_in_on in [0, 4] {
-        let stranger = Way { namespace: Namespace::Other, ..from(came_in_on) };
+        let stranger = ForwardPath { namespace: Namespace::Other, ..from(came_in_on) };
         for (outside, inside, other) in
             [(OUTSIDE, INSIDE, "10.1.2.9"), (OUTSIDE6, INSIDE6, "fd00::98")]
         {
@@ -422,7 +422,7 @@ fn another_namespace_asks_nobody_in_the_name_of_the_outside() {
 fn by_a_link_local_address_nobody_asks_further_than_for_neighbours() {
     let world = World::usual();
     let workload = Some(Workload { policy: POLICY, cgroup: 1 });
-    let stranger = Way { namespace: Namespace::Other, ..from(0) };
+    let stranger = ForwardPath { namespace: Namespace::Other, ..from(0) };
     for (source, expected) in
         [("fe80::1", (DROP, Reason::SpoofedSource)), ("fd00::98", (PASS, Reason::Internal))]
     {
@@ -448,8 +448,8 @@ fn by_a_link_local_address_nobody_asks_further_than_for_neighbours() {
 fn another_namespace_reports_errors_about_what_it_was_sent_alone() {
     let world = World::usual();
     let forged = (DROP, Reason::ForgedError);
-    let ways =
-        [0, FOREIGN].map(|came_in_on| Way { namespace: Namespace::Other, ..from(came_in_on) });
+    let ways = [0, FOREIGN]
+        .map(|came_in_on| ForwardPath { namespace: Namespace::Other, ..from(came_in_on) });
     for (own, inside, other) in [("10.1.2.9", INSIDE, POD), ("fd00::98", INSIDE6, POD6)] {
         for way in ways {
             let about = |to: &str| sent(&world, way, &error(own, &udp(inside, to, 53)));
@@ -470,8 +470,8 @@ fn a_note_of_a_pods_counts_in_the_nodes_namespace_alone() {
     for (policy, reason) in [(AUDITED, Reason::Protocol), (EXEMPT, Reason::Exempt)] {
         let world = World::usual().with_policy(policy);
         for (came_in_on, pod) in [(0, IFINDEX), (FOREIGN, IFINDEX), (IFINDEX, IFINDEX)] {
-            let here = Way { pod, ..from(came_in_on) };
-            let there = Way { namespace: Namespace::Other, ..here };
+            let here = ForwardPath { pod, ..from(came_in_on) };
+            let there = ForwardPath { namespace: Namespace::Other, ..here };
             assert_eq!(sent(&world, there, &packet), (DROP, Reason::Protocol), "{there:?}");
             if came_in_on != 0 {
                 assert_eq!(sent(&world, here, &packet), (PASS, reason), "{here:?}");
@@ -486,7 +486,7 @@ fn who_made_what_a_workload_sent_makes_no_difference() {
     let world = World::usual();
     let workload = Workload { policy: POLICY, cgroup: 5 };
     let makers = [Namespace::Node, Namespace::Other].into_iter().flat_map(|namespace| {
-        [Socket::Process, Socket::None].map(|socket| Way { namespace, socket, ..from(4) })
+        [Socket::Process, Socket::None].map(|socket| ForwardPath { namespace, socket, ..from(4) })
     });
     let makers: Vec<_> = makers.collect();
     for packet in [
@@ -501,13 +501,13 @@ fn who_made_what_a_workload_sent_makes_no_difference() {
         // What was forwarded no socket of the node's sent.
         for pod in [0, IFINDEX, 99] {
             let judge = |socket| {
-                let way = Way { pod, socket, ..from(4) };
+                let way = ForwardPath { pod, socket, ..from(4) };
                 judged(uplink(&frame.as_slice(), way, None, false, &world))
             };
             assert_eq!(judge(Socket::Process), judge(Socket::None), "{pod} {packet:x?}");
         }
-        let judge = |came_in_on, way: &Way| {
-            let way = Way { came_in_on, ..*way };
+        let judge = |came_in_on, way: &ForwardPath| {
+            let way = ForwardPath { came_in_on, ..*way };
             judged(uplink(&frame.as_slice(), way, Some(workload), false, &world))
         };
         for came_in_on in [0, 4] {

@@ -16,7 +16,7 @@ fn address(header: u32) -> Offload {
 const REFUSED: (bool, Reason) = (DROP, Reason::PartialChecksum);
 const WORKLOAD: Workload = Workload { policy: POLICY, cgroup: 9 };
 
-fn at_uplink(offload: Offload, way: Way, workload: Option<Workload>) -> (bool, Reason) {
+fn at_uplink(offload: Offload, way: ForwardPath, workload: Option<Workload>) -> (bool, Reason) {
     let bytes = &ip_frame(&udp(POD, INSIDE, 53))[..];
     judged(uplink(&Unfinished { bytes, offload }, way, workload, false, &World::usual()))
 }
@@ -46,8 +46,8 @@ fn a_workloads_socket_leaves_nothing_but_its_checksum_to_be_filled_in() {
 
 #[test]
 fn at_the_uplink_everybody_but_the_node_leaves_nothing_else_to_be_filled_in() {
-    let stranger = Way { namespace: Namespace::Other, ..from(0) };
-    let noted = Way { pod: IFINDEX, ..from(FOREIGN) };
+    let stranger = ForwardPath { namespace: Namespace::Other, ..from(0) };
+    let noted = ForwardPath { pod: IFINDEX, ..from(FOREIGN) };
     for (way, workload) in
         [(from(0), Some(WORKLOAD)), (stranger, None), (from(FOREIGN), None), (noted, None)]
     {
@@ -66,7 +66,7 @@ fn in_arp_there_is_nothing_to_fill_in() {
     for offload in [own(14), address(14)] {
         let bytes = Unfinished { bytes: &request, offload };
         assert_eq!(judged(pod(&bytes, IFINDEX, false, &World::usual())), REFUSED);
-        let way = Way { namespace: Namespace::Other, ..from(0) };
+        let way = ForwardPath { namespace: Namespace::Other, ..from(0) };
         assert_eq!(judged(uplink(&bytes, way, None, false, &World::usual())), REFUSED);
     }
     assert_eq!(at_pod(&request), (PASS, Reason::Neighbour));

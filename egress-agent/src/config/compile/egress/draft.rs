@@ -3,7 +3,7 @@
 use std::{collections::HashSet, sync::Arc};
 
 use super::super::super::{
-    decode::{At, Cx, Report, Spot, nearest},
+    decode::{Cx, Report, SourcePosition, Spanned, nearest},
     egress_policy::{
         EgressHttp, EgressMode as Mode, EgressPolicy, EgressPort, EgressProtocol, EgressRule,
         OriginateTls,
@@ -52,7 +52,7 @@ pub(super) struct Draft<'p> {
 /// A host and port of a rule.
 #[derive(Clone, Debug)]
 pub(super) struct DraftRule {
-    pub(super) at: Spot,
+    pub(super) at: SourcePosition,
     pub(super) host: HostPattern,
     pub(super) port: Port,
     pub(super) protocol: EgressProtocol,
@@ -146,7 +146,7 @@ fn broken(mut draft: Draft<'_>, report: Report) -> Draft<'_> {
     draft
 }
 
-fn unknown_gateway(full: &str, at: &Spot, mesh: &MeshConfig, cx: &mut Cx<'_>) {
+fn unknown_gateway(full: &str, at: &SourcePosition, mesh: &MeshConfig, cx: &mut Cx<'_>) {
     let known: Vec<_> = mesh.gateways.iter().map(|group| group.service.to_string()).collect();
     let hint = nearest(full, known.iter().map(String::as_str));
     let hint = hint.map(|near| format!(". Did you mean {near}?")).unwrap_or_default();
@@ -207,7 +207,7 @@ fn tls_port(OriginateTls { at: _, port }: &OriginateTls) -> Option<Port> {
 }
 
 fn host(
-    text: &At<String>,
+    text: &Spanned<String>,
     protocol: EgressProtocol,
     guard: &AddressGuard,
     cx: &mut Cx<'_>,

@@ -25,10 +25,10 @@ use super::{
         resource::Resources,
     },
     Compiler,
-    entry::Entry,
+    entry::CompiledEntry,
     index::EgressHosts,
     precedence::most_specific,
-    wanted::{Traffic, Wanted},
+    workload_selector::{Traffic, WorkloadSelector},
 };
 use crate::{
     policy::{
@@ -174,8 +174,9 @@ impl Compiler<'_> {
         let port = rule.originate.unwrap_or(rule.port);
         let mut meta = policy.meta.clone();
         meta.namespace = self.service_namespace(policy);
-        let entry = Entry::of_policy(meta, rule.host.clone(), port, protocol);
-        let wanted = Wanted { host: rule.host.clone(), port, subset: String::new(), traffic };
+        let entry = CompiledEntry::of_policy(meta, rule.host.clone(), port, protocol);
+        let wanted =
+            WorkloadSelector { host: rule.host.clone(), port, subset: String::new(), traffic };
         self.policy_destination(&entry, &wanted, rule.originate.is_some())
     }
 

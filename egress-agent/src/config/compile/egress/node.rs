@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use super::{
     super::{
         Compiler,
-        node::{Made, Ports},
+        node::{NamedRoute, Ports},
     },
     Draft, Drafts, EgressProtocol,
 };
@@ -77,7 +77,7 @@ impl Compiler<'_> {
     pub(in crate::config::compile) fn egress_raw(
         &self,
         policies: &[Arc<EgressPolicy>],
-        node: &mut Vec<Made>,
+        node: &mut Vec<NamedRoute>,
     ) {
         let all = policies.iter();
         for (policy, rule) in all.flat_map(|p| p.rules.iter().map(move |rule| (p, rule))) {

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use data_encoding::BASE64;
 
 use crate::config::{
-    decode::{At, Cx, Spot, nearest},
+    decode::{Cx, SourcePosition, Spanned, nearest},
     fault::{Abort as AbortMirror, Delay as DelayMirror, Fault, Percentage},
     names,
     virtual_service::{DirectResponse, RegexRewrite, ResponseBody, Retries, Rewrite},
@@ -14,7 +14,7 @@ use crate::config::{
 use crate::policy::{Abort, Delay, HttpOutcome, PathRewrite, RetryOn, RetryPolicy};
 
 /// Warns of a duration of zero, which stands for none here.
-pub(super) fn zero(at: &Spot, cx: &mut Cx<'_>) {
+pub(super) fn zero(at: &SourcePosition, cx: &mut Cx<'_>) {
     let message = "a current API server refuses durations below 1ms; leave the field out";
     cx.warn(at, message).found = Some("0s".into());
 }
@@ -76,7 +76,7 @@ fn is_known(status: http::StatusCode) -> bool {
 }
 
 /// A status of a final response.
-fn final_status(number: &At<u32>, cx: &mut Cx<'_>) -> http::StatusCode {
+fn final_status(number: &Spanned<u32>, cx: &mut Cx<'_>) -> http::StatusCode {
     match status_code(number.value).filter(|status| (200..600).contains(&status.as_u16())) {
         Some(status) => status,
         None => {
@@ -156,7 +156,7 @@ pub(super) fn retry(retries: &Retries, cx: &mut Cx<'_>) -> RetryPolicy {
     }
 }
 
-fn conditions(text: &At<String>, cx: &mut Cx<'_>) -> RetryOn {
+fn conditions(text: &Spanned<String>, cx: &mut Cx<'_>) -> RetryOn {
     const KNOWN: [&str; 12] = [
         "connect-failure",
         "refused-stream",
@@ -284,7 +284,7 @@ const GRPC_STATUSES: [&str; 17] = [
     "UNAUTHENTICATED",
 ];
 
-fn grpc(status: &At<String>, cx: &mut Cx<'_>) -> Option<u8> {
+fn grpc(status: &Spanned<String>, cx: &mut Cx<'_>) -> Option<u8> {
     let named = GRPC_STATUSES.iter().position(|name| *name == status.value);
     let number = named.or_else(|| status.value.parse().ok());
     let known = number.filter(|number| *number < GRPC_STATUSES.len());
@@ -301,9 +301,9 @@ fn grpc(status: &At<String>, cx: &mut Cx<'_>) -> Option<u8> {
 
 /// A percentage as a share from 0 to 1. Without one it is 0, as Istio reads it.
 fn share(
-    fault: &Spot,
+    fault: &SourcePosition,
     percentage: Option<&Percentage>,
-    percent: Option<&At<u32>>,
+    percent: Option<&Spanned<u32>>,
     cx: &mut Cx<'_>,
 ) -> f64 {
     let given = percentage.and_then(|percentage| percentage.value.as_ref());

@@ -5,7 +5,7 @@ use std::fmt::Display;
 use crate::{
     config::{
         cors::{CorsPolicy as Mirror, UnmatchedPreflights},
-        decode::{At, Cx, List},
+        decode::{Cx, List, Spanned},
         names,
         text::StringMatch,
     },
@@ -79,7 +79,7 @@ fn origin(wanted: &StringMatch, cx: &mut Cx<'_>) -> Option<TextMatch> {
 }
 
 fn list(texts: &List<String>) -> Option<http::HeaderValue> {
-    let texts: Vec<_> = texts.iter().map(|At { value, .. }| value.as_str()).collect();
+    let texts: Vec<_> = texts.iter().map(|Spanned { value, .. }| value.as_str()).collect();
     (!texts.is_empty()).then(|| value(texts.join(",")))?
 }
 

@@ -9,7 +9,7 @@ use egress_ebpf::reason::Reason;
 
 use super::super::{
     super::{
-        decode::{At, Dict, List, RecordDict, Records},
+        decode::{Dict, List, RecordDict, Records, Spanned},
         names,
         problem::{Problem, Severity},
         resource::{Meta, Resource},
@@ -20,7 +20,7 @@ use super::super::{
     routes::{Scope, Stage, in_stage},
 };
 use crate::{
-    policy::{Target, Weighted},
+    policy::{Target, WeightedDestination},
     types::Namespace,
 };
 
@@ -28,7 +28,7 @@ use crate::{
 const MAX_MERGED: usize = 10_000;
 
 /// A rule, and where it is from.
-pub(super) struct Ruled<'a> {
+pub(super) struct LocatedRule<'a> {
     pub(super) rule: Cow<'a, Rule>,
     /// The virtual service that wrote it, where that is another one.
     pub(super) origin: Option<&'a Meta>,
@@ -37,10 +37,10 @@ pub(super) struct Ruled<'a> {
 }
 
 /// The target of a rule that delegates to nothing.
-pub(super) fn missing() -> Weighted {
+pub(super) fn missing() -> WeightedDestination {
     let detail = "a VirtualService delegates to another that does not exist".into();
     let target = Target::Refused { reason: Reason::NoGatewayRoute, detail };
-    Weighted { weight: 1, target, action: Arc::default() }
+    WeightedDestination { weight: 1, target, action: Arc::default() }
 }
 
 impl<'r> Compiler<'r> {
@@ -50,14 +50,14 @@ impl<'r> Compiler<'r> {
         rules: &'a [Rule],
         stage: &Stage,
         scope: &Scope<'_>,
-    ) -> Vec<Ruled<'a>>
+    ) -> Vec<LocatedRule<'a>>
     where
         'r: 'a,
     {
         let mut all = Vec::with_capacity(rules.len());
         for rule in rules {
             let as_written =
-                || Ruled { rule: Cow::Borrowed(rule), origin: None, told: Rc::from([]) };
+                || LocatedRule { rule: Cow::Borrowed(rule), origin: None, told: Rc::from([]) };
             // `http_rule` reports a rule that has a route as well.
             let alone = rule.route.0.is_empty()
                 && rule.redirect.is_none()
@@ -96,7 +96,7 @@ impl<'r> Compiler<'r> {
                     continue;
                 };
                 let (rule, told) = (Cow::Owned(merged), Rc::clone(&told));
-                all.push(Ruled { rule, origin: Some(&found.meta), told });
+                all.push(LocatedRule { rule, origin: Some(&found.meta), told });
             }
         }
         all
@@ -263,7 +263,10 @@ fn merge_match(root: &Match, leaf: &Match) -> Option<Match> {
 }
 
 /// The one that is given; of two, if they are equal.
-fn same<T: Clone + PartialEq>(root: Option<&At<T>>, leaf: Option<&At<T>>) -> Option<Option<At<T>>> {
+fn same<T: Clone + PartialEq>(
+    root: Option<&Spanned<T>>,
+    leaf: Option<&Spanned<T>>,
+) -> Option<Option<Spanned<T>>> {
     match (root, leaf) {
         (Some(root), Some(leaf)) if root.value != leaf.value => None,
         (root, leaf) => Some(leaf.or(root).cloned()),
@@ -297,7 +300,7 @@ fn narrower_all(
     root: &RecordDict<StringMatch>,
     leaf: &RecordDict<StringMatch>,
 ) -> Option<RecordDict<StringMatch>> {
-    let same = |a: &At<String>, b: &At<String>| a.value.eq_ignore_ascii_case(&b.value);
+    let same = |a: &Spanned<String>, b: &Spanned<String>| a.value.eq_ignore_ascii_case(&b.value);
     let mut all = leaf.0.0.clone();
     for (key, wanted) in &root.0.0 {
         let mut own = leaf.0.0.iter().filter(|(other, _)| same(other, key)).peekable();
@@ -310,7 +313,10 @@ fn narrower_all(
     Some(RecordDict(Dict(all)))
 }
 
-fn all_labels(root: &Dict<At<String>>, leaf: &Dict<At<String>>) -> Option<Dict<At<String>>> {
+fn all_labels(
+    root: &Dict<Spanned<String>>,
+    leaf: &Dict<Spanned<String>>,
+) -> Option<Dict<Spanned<String>>> {
     let mut all = leaf.0.clone();
     for (key, value) in &root.0 {
         match leaf.0.iter().find(|(other, _)| other.value == key.value) {
@@ -330,7 +336,7 @@ fn qualified(gateways: &List<String>, namespace: &Namespace) -> List<String> {
             full if full.contains('/') => full.to_owned(),
             short => format!("{}/{short}", namespace.0),
         };
-        At { value, at: name.at.clone() }
+        Spanned { value, at: name.at.clone() }
     });
     each.collect()
 }
@@ -340,7 +346,7 @@ fn common(root: &List<String>, leaf: &List<String>) -> Option<List<String>> {
     match (root.as_slice(), leaf.as_slice()) {
         ([], all) | (all, []) => Some(all.to_vec()),
         (root, leaf) => {
-            let is_in_root = |name: &&At<String>| root.iter().any(|r| r.value == name.value);
+            let is_in_root = |name: &&Spanned<String>| root.iter().any(|r| r.value == name.value);
             let both: Vec<_> = leaf.iter().filter(is_in_root).cloned().collect();
             (!both.is_empty()).then_some(both)
         }
@@ -348,10 +354,13 @@ fn common(root: &List<String>, leaf: &List<String>) -> Option<List<String>> {
 }
 
 /// `root-leaf`, or the one that is given.
-fn joined(root: Option<&At<String>>, leaf: Option<&At<String>>) -> Option<At<String>> {
+fn joined(
+    root: Option<&Spanned<String>>,
+    leaf: Option<&Spanned<String>>,
+) -> Option<Spanned<String>> {
     match (root, leaf) {
         (Some(root), Some(leaf)) => {
-            Some(At { value: format!("{}-{}", root.value, leaf.value), at: leaf.at.clone() })
+            Some(Spanned { value: format!("{}-{}", root.value, leaf.value), at: leaf.at.clone() })
         }
         (root, leaf) => leaf.or(root).cloned(),
     }

@@ -2,7 +2,7 @@
 
 use crate::{
     config::{
-        decode::{At, Cx, Dict},
+        decode::{Cx, Dict, Spanned},
         log_format::{Place, header_segments},
         names,
         virtual_service::{HeaderChanges, Headers},
@@ -35,13 +35,13 @@ pub(super) fn prepend(ops: &mut HeaderOps, first: HeaderOps) {
 
 /// `Host` or `:authority` among the headers of the request that are set or added: it takes the
 /// place of the request's.
-pub(super) fn authority(headers: Option<&Headers>) -> Option<&At<String>> {
+pub(super) fn authority(headers: Option<&Headers>) -> Option<&Spanned<String>> {
     let HeaderChanges { at: _, set, add, remove: _ } = headers?.request.as_ref()?;
     let mut all = set.0.iter().chain(&add.0);
     all.find(|(name, _)| is_authority(name)).map(|(_, value)| value)
 }
 
-fn is_authority(name: &At<String>) -> bool {
+fn is_authority(name: &Spanned<String>) -> bool {
     name.value.eq_ignore_ascii_case("host") || name.value == ":authority"
 }
 
@@ -54,7 +54,7 @@ pub(super) fn header_ops(headers: Option<&Headers>, cx: &mut Cx<'_>) -> (HeaderO
             return HeaderOps::default();
         };
         let place = if is_request { Place::Request } else { Place::Response };
-        let mut read = |all: &Dict<At<String>>| -> Vec<_> {
+        let mut read = |all: &Dict<Spanned<String>>| -> Vec<_> {
             let own = all.0.iter().filter(|(name, _)| !(is_request && is_authority(name)));
             own.filter_map(|(name, value)| header(name, value, place, cx)).collect()
         };
@@ -69,8 +69,8 @@ pub(super) fn header_ops(headers: Option<&Headers>, cx: &mut Cx<'_>) -> (HeaderO
 }
 
 fn header(
-    name: &At<String>,
-    value: &At<String>,
+    name: &Spanned<String>,
+    value: &Spanned<String>,
     place: Place,
     cx: &mut Cx<'_>,
 ) -> Option<(http::HeaderName, HeaderText)> {
@@ -104,7 +104,7 @@ fn header(
 }
 
 /// Headers that frame a message are the proxy's own.
-fn changeable(text: &At<String>, cx: &mut Cx<'_>) -> Option<http::HeaderName> {
+fn changeable(text: &Spanned<String>, cx: &mut Cx<'_>) -> Option<http::HeaderName> {
     let name = names::header_name(text, cx)?;
     const FRAMING: [&str; 7] = [
         "host",

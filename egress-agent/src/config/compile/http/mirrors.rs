@@ -4,13 +4,13 @@ use super::{
     super::{
         Compiler,
         routes::{Scope, Stage, only_port},
-        wanted::Traffic,
+        workload_selector::Traffic,
     },
     HttpOutcome,
 };
 use crate::{
     config::{
-        decode::{At, Cx, Spot},
+        decode::{Cx, SourcePosition, Spanned},
         fault::Percentage,
         virtual_service::{Destination, HttpMatch, HttpMirror, HttpRule as RuleMirror},
     },
@@ -87,8 +87,8 @@ fn wanted<'r>(rule: &'r RuleMirror, cx: &mut Cx<'_>) -> Vec<(&'r Destination, f6
 }
 
 /// From 0 to 1; all where nothing is said.
-fn share(percentage: Option<&Percentage>, old: Option<&At<u32>>, cx: &mut Cx<'_>) -> f64 {
-    let mut checked = |value: f64, at: &Spot| {
+fn share(percentage: Option<&Percentage>, old: Option<&Spanned<u32>>, cx: &mut Cx<'_>) -> f64 {
+    let mut checked = |value: f64, at: &SourcePosition| {
         if !(0.0..=100.0).contains(&value) {
             cx.wrong(at, value.to_string(), "0 to 100", "not a percentage");
         }

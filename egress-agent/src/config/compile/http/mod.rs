@@ -19,13 +19,13 @@ use super::{
     },
     Compiler, places,
     routes::{Scope, Stage, check_stages, in_stage, only_port, shares, source},
-    wanted::Traffic,
+    workload_selector::Traffic,
 };
-use delegates::Ruled;
+use delegates::LocatedRule;
 use headers::{authority, header_ops};
 
 use crate::policy::{
-    HttpAction, HttpMatch, HttpOutcome, HttpRule, Target, TextMatch, Upgrades, Weighted,
+    HttpAction, HttpMatch, HttpOutcome, HttpRule, Target, TextMatch, Upgrades, WeightedDestination,
 };
 
 impl Compiler<'_> {
@@ -40,7 +40,7 @@ impl Compiler<'_> {
         let mut seen = HashSet::new();
         let mut matched = HashSet::new();
         let mut catch_all = false;
-        for Ruled { rule, origin, told } in self.delegated(rules, stage, scope) {
+        for LocatedRule { rule, origin, told } in self.delegated(rules, stage, scope) {
             let merged = origin.or(rule.origin.as_deref()).map(|meta| scope.within(meta));
             let scope = merged.as_ref().unwrap_or(scope);
             let rule = &*rule;
@@ -83,7 +83,8 @@ impl Compiler<'_> {
             }
             // What a merged rule has from the other one was told with its place already.
             let own = self.report.problems.split_off(begin);
-            let fresh = own.into_iter().filter(|problem| !told.iter().any(|t| says(t, problem)));
+            let fresh =
+                own.into_iter().filter(|problem| !told.iter().any(|t| same_message(t, problem)));
             self.report.problems.extend(fresh);
             read.push(Arc::new(compiled));
         }
@@ -230,7 +231,7 @@ impl Compiler<'_> {
         port: Option<crate::types::Port>,
         base: &HttpAction,
         scope: &Scope<'_>,
-    ) -> Vec<Weighted> {
+    ) -> Vec<WeightedDestination> {
         let weights: Vec<_> = route.iter().map(|to| to.weight.as_ref()).collect();
         let weights = match weights.as_slice() {
             [] => Vec::new(),
@@ -252,7 +253,7 @@ impl Compiler<'_> {
                 action.rewrite_authority = own.map(|authority| authority.value.as_str().into());
             }
             let target = self.target(destination, stage, port, Traffic::Http, scope);
-            targets.push(Weighted { weight, target, action: Arc::new(action) });
+            targets.push(WeightedDestination { weight, target, action: Arc::new(action) });
         }
         targets
     }
@@ -291,7 +292,7 @@ pub(super) fn try_rule(rule: &RuleMirror, cx: &mut Cx<'_>) {
 }
 
 /// Whether two problems say the same of the same place in a resource.
-fn says(a: &Problem, b: &Problem) -> bool {
+fn same_message(a: &Problem, b: &Problem) -> bool {
     (&a.line, &a.field, &a.message) == (&b.line, &b.field, &b.message)
 }
 

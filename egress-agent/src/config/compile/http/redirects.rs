@@ -2,7 +2,7 @@
 
 use super::answers::{is_path, status_code};
 use crate::config::{
-    decode::{At, Cx},
+    decode::{Cx, Spanned},
     virtual_service::{DerivePort, Redirect as RedirectMirror},
 };
 use crate::policy::{HttpMatch, PathRewrite, Redirect, RedirectPort, TextMatch};
@@ -46,7 +46,8 @@ pub(super) fn redirect(mirror: &RedirectMirror, cx: &mut Cx<'_>) -> Redirect {
             "not part of a URL",
         );
     }
-    let text = |text: &Option<At<String>>| text.as_ref().map(|text| text.value.as_str().into());
+    let text =
+        |text: &Option<Spanned<String>>| text.as_ref().map(|text| text.value.as_str().into());
     Redirect {
         status: status_code(status).unwrap_or(http::StatusCode::MOVED_PERMANENTLY),
         scheme: text(scheme),

@@ -30,7 +30,7 @@ fn server() -> impl Strategy<Value = Arc<Server>> {
             hosts: hosts.into_iter().map(|host| (namespace.clone(), host)).collect(),
             protocol: ServerProtocol::Tcp,
             owner: None,
-            place: crate::policy::Place::default(),
+            place: crate::policy::ResourcePath::default(),
         })
     })
 }

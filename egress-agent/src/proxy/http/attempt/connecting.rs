@@ -10,14 +10,14 @@ use super::{
         h2::expected,
         inbound::Inbound,
         outbound::Outbound,
-        pool::{Whose, pending::Next},
+        pool::{Sharing, pending::WithoutConnection},
         watch::watch,
     },
     Attempt,
     choice::Choice,
 };
 use crate::{
-    net::{DialError, Patience, Plan},
+    net::{DialError, Plan, WaitPolicy},
     types::{ShareOwner, UpstreamAddr},
 };
 
@@ -33,7 +33,7 @@ impl Attempt<'_> {
     ) -> Result<Outbound, Failure> {
         let owner = self.connection.downstream.owner();
         let body = expected(self.request.framing);
-        let whose = Whose::Own { owner: &owner, body };
+        let whose = Sharing::Own { owner: &owner, body };
         let pooled = match choice {
             Choice::Any => self.pooled(plan.addresses().take(1), whose),
             Choice::PreferNew | Choice::PreferOwn | Choice::New => None,
@@ -45,8 +45,8 @@ impl Attempt<'_> {
         let pending = &self.connection.worker.http.pool.pending;
         let _dialling = match choice {
             Choice::Any | Choice::PreferNew => match pending.next(&self.key, &owner, body) {
-                Next::Dial(dialling) => Some(dialling),
-                Next::Wait(waiting) => {
+                WithoutConnection::Dial(dialling) => Some(dialling),
+                WithoutConnection::Wait(waiting) => {
                     watch(self.connection, down, clock, waiting.ended()).await?;
                     if let Some(up) = self.pooled(plan.addresses().take(1), whose) {
                         return Ok(up);
@@ -59,8 +59,8 @@ impl Attempt<'_> {
         // All waits for a place together.
         let until = Instant::now() + self.key.cluster.pool.connect_timeout;
         let patience = match choice {
-            Choice::Any | Choice::PreferNew | Choice::PreferOwn => Patience::None,
-            Choice::New => Patience::Share(until),
+            Choice::Any | Choice::PreferNew | Choice::PreferOwn => WaitPolicy::None,
+            Choice::New => WaitPolicy::Share(until),
         };
         match self.connect(down, clock, plan, patience, owner.clone()).await {
             // No room for a connection of its own.
@@ -73,15 +73,15 @@ impl Attempt<'_> {
             *reused = true;
             return Ok(up);
         }
-        match self.connect(down, clock, plan, Patience::Idle(until), owner.clone()).await {
+        match self.connect(down, clock, plan, WaitPolicy::Idle(until), owner.clone()).await {
             Err(Failure::Dial(DialError::Overflow { .. })) => {}
             result => return result,
         }
-        if let Some(up) = self.pooled(plan.addresses(), Whose::Any { owner: &owner }) {
+        if let Some(up) = self.pooled(plan.addresses(), Sharing::Any { owner: &owner }) {
             *reused = true;
             return Ok(up);
         }
-        self.connect(down, clock, plan, Patience::Share(until), owner.clone()).await
+        self.connect(down, clock, plan, WaitPolicy::Share(until), owner.clone()).await
     }
 
     async fn connect<D: Inbound>(
@@ -89,7 +89,7 @@ impl Attempt<'_> {
         down: &mut D,
         clock: &mut Clock<'_>,
         plan: &Plan,
-        patience: Patience,
+        patience: WaitPolicy,
         owner: ShareOwner,
     ) -> Result<Outbound, Failure> {
         let worker = &self.connection.worker;
@@ -102,7 +102,7 @@ impl Attempt<'_> {
     fn pooled(
         &self,
         mut addresses: impl Iterator<Item = UpstreamAddr>,
-        whose: Whose<'_>,
+        whose: Sharing<'_>,
     ) -> Option<Outbound> {
         let http = &self.connection.worker.http;
         let scratch = &mut http.scratch.borrow_mut();

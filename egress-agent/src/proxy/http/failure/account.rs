@@ -10,7 +10,7 @@ use crate::{
 
 /// What is logged about a failure.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(in super::super) struct Account {
+pub(in super::super) struct FailureSummary {
     /// What the client is told; `None` where there is nobody to tell.
     pub(in super::super) status: Option<StatusCode>,
     pub(in super::super) flag: ResponseFlag,
@@ -20,7 +20,7 @@ pub(in super::super) struct Account {
 }
 
 /// That of a connection to an upstream that could not be made.
-pub(super) fn dial_account(error: &DialError) -> Account {
+pub(super) fn dial_account(error: &DialError) -> FailureSummary {
     use ResponseFlag as Flag;
     let (status, flag, details) = match error {
         DialError::AddressRefused { .. } => {
@@ -59,5 +59,5 @@ pub(super) fn dial_account(error: &DialError) -> Account {
             "upstream_reset_before_response_started{remote_connection_failure}",
         ),
     };
-    Account { status: Some(status), flag, details, reason: error.reason() }
+    FailureSummary { status: Some(status), flag, details, reason: error.reason() }
 }

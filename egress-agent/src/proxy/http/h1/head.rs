@@ -5,7 +5,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
 use std::mem::MaybeUninit;
 
 use super::{
-    super::{bad::BadMessage, spare::Headers},
+    super::{bad::BadMessage, spare_buffers::Headers},
     names,
     sender::Sender,
 };

@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{
     super::{
-        body::{Data, Piece, RecvError, Sink, Source},
+        body::{BodyPiece, Data, RecvError, Sink, Source},
         framing::Framing,
         inbound::Inbound,
         response::Response,
@@ -131,7 +131,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Source for H1Inbound<I> {
         &mut self,
         cx: &mut Context<'_>,
         scratch: &mut [u8],
-    ) -> Poll<Result<Piece, RecvError>> {
+    ) -> Poll<Result<BodyPiece, RecvError>> {
         self.stream.poll_recv(cx, scratch)
     }
 }

@@ -12,9 +12,9 @@ const PLACES: usize = 256;
 const LONGEST: usize = 64;
 
 /// A name as it was spelled, and what it stands for.
-type Known = Option<(Box<[u8]>, HeaderName)>;
+type KnownName = Option<(Box<[u8]>, HeaderName)>;
 
-thread_local!(static KNOWN: RefCell<Box<[Known]>> =
+thread_local!(static KNOWN: RefCell<Box<[KnownName]>> =
     RefCell::new(std::iter::repeat_with(|| None).take(PLACES).collect()));
 
 /// The field's name.

@@ -17,7 +17,7 @@ use tokio_rustls::client::TlsStream;
 use super::{
     super::{
         bad::BadMessage,
-        body::{Data, Piece, RecvError, Sink, Source},
+        body::{BodyPiece, Data, RecvError, Sink, Source},
         request::Request,
         response::Response,
     },
@@ -25,7 +25,7 @@ use super::{
     head::{HeadLimits, parse_response},
     sender::Sender,
 };
-use crate::{net::Side, telemetry::count_normalized};
+use crate::{net::RelayIo, telemetry::count_normalized};
 
 /// A connection to an upstream, in clear or inside TLS.
 #[derive(Debug)]
@@ -34,7 +34,7 @@ pub(in super::super) enum UpstreamIo {
     Tls(Box<TlsStream<TcpStream>>),
 }
 
-impl Side for UpstreamIo {
+impl RelayIo for UpstreamIo {
     fn plain(&self) -> Option<&TcpStream> {
         match self {
             Self::Plain(io) => Some(io),
@@ -44,8 +44,8 @@ impl Side for UpstreamIo {
 
     fn reset(&self) {
         match self {
-            Self::Plain(io) => Side::reset(io),
-            Self::Tls(io) => Side::reset(io.get_ref().0),
+            Self::Plain(io) => RelayIo::reset(io),
+            Self::Tls(io) => RelayIo::reset(io.get_ref().0),
         }
     }
 
@@ -161,7 +161,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Source for H1Outbound<I> {
         &mut self,
         cx: &mut Context<'_>,
         scratch: &mut [u8],
-    ) -> Poll<Result<Piece, RecvError>> {
+    ) -> Poll<Result<BodyPiece, RecvError>> {
         let polled = self.stream.poll_recv(cx, scratch);
         for kind in self.stream.take_normalized() {
             count_normalized(kind);

@@ -14,9 +14,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::{
     super::{
         bad::BadMessage,
-        body::{Data, Piece, RecvError, Sink, Source},
+        body::{BodyPiece, Data, RecvError, Sink, Source},
         framing::Framing,
-        spare,
+        spare_buffers,
     },
     body::{Decoder, Step},
     encode,
@@ -99,17 +99,17 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Stream<I> {
     /// Gives up the buffers.
     pub(in super::super) fn release(&mut self) {
         if self.input.is_empty() && self.input.capacity() > 0 {
-            spare::give_input(std::mem::take(&mut self.input));
+            spare_buffers::give_input(std::mem::take(&mut self.input));
         }
         if self.output.is_empty() {
-            spare::give_output(std::mem::take(&mut self.output));
+            spare_buffers::give_output(std::mem::take(&mut self.output));
         }
     }
 
     /// Where what is to be written is put.
     pub(super) fn output(&mut self) -> &mut Vec<u8> {
         if self.output.capacity() == 0 {
-            self.output = spare::output();
+            self.output = spare_buffers::output();
         }
         &mut self.output
     }
@@ -122,7 +122,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Stream<I> {
     ) -> Poll<io::Result<bool>> {
         let read = ready!(self.poll_read(cx, scratch))?;
         if self.input.capacity() == 0 && read > 0 {
-            self.input = spare::input();
+            self.input = spare_buffers::input();
         }
         self.input.extend_from_slice(scratch.get(..read).unwrap_or_default());
         Poll::Ready(Ok(read > 0))
@@ -261,21 +261,21 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Source for Stream<I> {
         &mut self,
         cx: &mut Context<'_>,
         scratch: &mut [u8],
-    ) -> Poll<Result<Piece, RecvError>> {
+    ) -> Poll<Result<BodyPiece, RecvError>> {
         loop {
             if self.receiving.is_done() {
-                return Poll::Ready(Ok(Piece::End(None)));
+                return Poll::Ready(Ok(BodyPiece::End(None)));
             }
             if !self.input.is_empty() {
                 match self.receiving.decode(&self.input)? {
                     Step::Need => self.input.clear(),
                     Step::Data { at, consumed } => {
                         let piece = self.input.split_to(consumed).freeze().slice(at);
-                        return Poll::Ready(Ok(Piece::Owned(piece)));
+                        return Poll::Ready(Ok(BodyPiece::Owned(piece)));
                     }
                     Step::End { trailers, consumed } => {
                         self.input.advance(consumed);
-                        return Poll::Ready(Ok(Piece::End(trailers)));
+                        return Poll::Ready(Ok(BodyPiece::End(trailers)));
                     }
                 }
             }
@@ -295,13 +295,15 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Source for Stream<I> {
             };
             if read == 0 {
                 let whole = self.receiving.eof();
-                return Poll::Ready(whole.then_some(Piece::End(None)).ok_or(RecvError::Truncated));
+                return Poll::Ready(
+                    whole.then_some(BodyPiece::End(None)).ok_or(RecvError::Truncated),
+                );
             }
             let input = scratch.get(..read).unwrap_or_default();
             let (piece, consumed) = match self.receiving.decode(input)? {
                 Step::Need => continue,
-                Step::Data { at, consumed } => (Piece::Scratch(at), consumed),
-                Step::End { trailers, consumed } => (Piece::End(trailers), consumed),
+                Step::Data { at, consumed } => (BodyPiece::Scratch(at), consumed),
+                Step::End { trailers, consumed } => (BodyPiece::End(trailers), consumed),
             };
             self.input.extend_from_slice(input.get(consumed..).unwrap_or_default());
             return Poll::Ready(Ok(piece));

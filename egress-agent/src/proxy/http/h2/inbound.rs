@@ -12,14 +12,14 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 
 use super::{
     super::{
-        body::{Data, Piece, RecvError, Sink, Source},
+        body::{BodyPiece, Data, RecvError, Sink, Source},
         framing::Framing,
         inbound::Inbound,
         response::Response,
     },
     stream::{Sender, io_error, poll_recv},
 };
-use crate::proxy::{Holder, Queued, inbox::Inbox};
+use crate::proxy::{ConnectionOwner, Queued, inbox::Inbox};
 
 /// A stream that a client opened.
 #[derive(Debug)]
@@ -28,7 +28,7 @@ pub(in super::super) struct H2Inbound {
     received: bool,
     respond: SendResponse<Queued>,
     responded: bool,
-    holder: Holder,
+    holder: ConnectionOwner,
     sender: Sender,
 }
 
@@ -36,7 +36,7 @@ impl H2Inbound {
     pub(in super::super) fn new(
         body: Inbox,
         respond: SendResponse<Queued>,
-        holder: Holder,
+        holder: ConnectionOwner,
     ) -> Self {
         let received = body.is_end_stream();
         let sender = Sender::none();
@@ -116,12 +116,16 @@ impl Inbound for H2Inbound {
 }
 
 impl Source for H2Inbound {
-    fn poll_recv(&mut self, cx: &mut Context<'_>, _: &mut [u8]) -> Poll<Result<Piece, RecvError>> {
+    fn poll_recv(
+        &mut self,
+        cx: &mut Context<'_>,
+        _: &mut [u8],
+    ) -> Poll<Result<BodyPiece, RecvError>> {
         if self.received {
-            return Poll::Ready(Ok(Piece::End(None)));
+            return Poll::Ready(Ok(BodyPiece::End(None)));
         }
         let piece = poll_recv(&mut self.body, cx);
-        self.received |= matches!(piece, Poll::Ready(Ok(Piece::End(_))));
+        self.received |= matches!(piece, Poll::Ready(Ok(BodyPiece::End(_))));
         piece
     }
 }

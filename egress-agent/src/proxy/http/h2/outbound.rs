@@ -20,21 +20,21 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::{
     super::{
         bad::BadMessage,
-        body::{Data, Piece, RecvError, Sink, Source},
+        body::{BodyPiece, Data, RecvError, Sink, Source},
         framing::Framing,
         h1::HeadLimits,
-        link::{Link, UnderWay},
+        link::{Link, RequestInFlight},
         response::Response,
     },
     stream::{Sender, io_error, poll_recv},
-    uploads::{Promise, Uploads, expected},
+    uploads::{Uploads, WindowReservation, expected},
 };
 use crate::{
-    net::{Arrivals, CONNECTION_WINDOW, Frames},
+    net::{CONNECTION_WINDOW, FrameObserver, Frames},
     proxy::{
-        Holder, Limits, Queued,
+        ConnectionOwner, Limits, Queued,
         inbox::{Inbox, Streams, field_bytes},
-        silence::silence,
+        ping_timeout::ping_timeout,
     },
     types::ShareOwner,
 };
@@ -54,7 +54,7 @@ pub(in super::super) struct H2Connection {
     /// Requests that were started on it.
     pub(in super::super) started: Cell<u32>,
     /// What comes and goes on it.
-    arrivals: Rc<Arrivals>,
+    arrivals: Rc<FrameObserver>,
     uploads: Rc<Uploads>,
     state: Rc<State>,
 }
@@ -78,7 +78,7 @@ pub(in super::super) async fn handshake<I>(
     owner: ShareOwner,
     most: usize,
     limits: &Limits,
-    holder: &Holder,
+    holder: &ConnectionOwner,
 ) -> Result<H2Connection, h2::Error>
 where
     I: AsyncRead + AsyncWrite + Unpin + 'static,
@@ -118,7 +118,7 @@ where
                     tracing::debug!(%error, "HTTP/2 connection to an upstream ended");
                 }
             }
-            () = silence(ping, rhythm, &heard) => {
+            () = ping_timeout(ping, rhythm, &heard) => {
                 tracing::debug!("HTTP/2 connection to an upstream: no sign of life");
                 known.silent.set(Some(rhythm.give_up_after));
                 known.closed.set(true);
@@ -189,10 +189,10 @@ pub(in super::super) struct H2Outbound {
     sender: Sender,
     /// Bytes of the interim responses.
     interim: usize,
-    holder: Holder,
-    promise: Promise,
+    holder: ConnectionOwner,
+    promise: WindowReservation,
     /// Its part of what counts for the endpoint.
-    pub(in super::super) in_flight: Option<UnderWay>,
+    pub(in super::super) in_flight: Option<RequestInFlight>,
 }
 
 impl H2Outbound {
@@ -211,8 +211,8 @@ impl H2Outbound {
             body: None,
             interim: 0,
             sender: Sender::none(),
-            holder: Holder::default(),
-            promise: Promise::default(),
+            holder: ConnectionOwner::default(),
+            promise: WindowReservation::default(),
             in_flight: None,
         }
     }
@@ -237,7 +237,7 @@ impl H2Outbound {
         uri: Uri,
         headers: HeaderMap,
         framing: Framing,
-        holder: &Holder,
+        holder: &ConnectionOwner,
     ) -> Result<(), h2::Error> {
         let mut head = http::Request::new(());
         *head.method_mut() = method.clone();
@@ -329,7 +329,11 @@ impl Drop for H2Outbound {
 }
 
 impl Source for H2Outbound {
-    fn poll_recv(&mut self, cx: &mut Context<'_>, _: &mut [u8]) -> Poll<Result<Piece, RecvError>> {
+    fn poll_recv(
+        &mut self,
+        cx: &mut Context<'_>,
+        _: &mut [u8],
+    ) -> Poll<Result<BodyPiece, RecvError>> {
         match &mut self.body {
             Some(body) => poll_recv(body, cx),
             None => Poll::Ready(Err(RecvError::Truncated)),

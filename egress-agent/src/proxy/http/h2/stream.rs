@@ -10,11 +10,11 @@ use h2::{Reason, SendStream};
 use http::HeaderMap;
 
 use super::super::{
-    body::{Data, Piece, RecvError},
+    body::{BodyPiece, Data, RecvError},
     h1::is_forbidden_trailer,
     headers,
 };
-use crate::proxy::{Holder, Queued, Unwritten, inbox::Inbox};
+use crate::proxy::{ConnectionOwner, Queued, UnwrittenBytes, inbox::Inbox};
 
 /// An HTTP/2 failure as an I/O error.
 pub(super) fn io_error(error: h2::Error) -> io::Error {
@@ -25,16 +25,19 @@ pub(super) fn io_error(error: h2::Error) -> io::Error {
 }
 
 /// The next piece of a body.
-pub(super) fn poll_recv(body: &mut Inbox, cx: &mut Context<'_>) -> Poll<Result<Piece, RecvError>> {
+pub(super) fn poll_recv(
+    body: &mut Inbox,
+    cx: &mut Context<'_>,
+) -> Poll<Result<BodyPiece, RecvError>> {
     match ready!(body.poll_data(cx)) {
         Some(Ok(data)) => {
             // The piece is handed on before the next is asked for, so the window opens with it.
             body.release(data.len()).map_err(|error| RecvError::Io(io_error(error)))?;
-            Poll::Ready(Ok(Piece::Owned(data)))
+            Poll::Ready(Ok(BodyPiece::Owned(data)))
         }
         Some(Err(error)) => Poll::Ready(Err(RecvError::Io(io_error(error)))),
         None => match ready!(body.poll_trailers(cx)) {
-            Ok(trailers) => Poll::Ready(Ok(Piece::End(trailers.map(clean)))),
+            Ok(trailers) => Poll::Ready(Ok(BodyPiece::End(trailers.map(clean)))),
             Err(error) => Poll::Ready(Err(RecvError::Io(io_error(error)))),
         },
     }
@@ -60,18 +63,18 @@ pub(super) struct Sender {
     stream: Option<SendStream<Queued>>,
     finished: bool,
     /// The client's connection, which bounds what waits to be written for it.
-    holder: Holder,
+    holder: ConnectionOwner,
     /// What the library has not written of it.
-    unwritten: Rc<Unwritten>,
+    unwritten: Rc<UnwrittenBytes>,
 }
 
 impl Sender {
-    pub(super) fn new(stream: Option<SendStream<Queued>>, holder: Holder) -> Self {
+    pub(super) fn new(stream: Option<SendStream<Queued>>, holder: ConnectionOwner) -> Self {
         Self { stream, finished: false, holder, unwritten: Rc::default() }
     }
 
     pub(super) fn none() -> Self {
-        Self::new(None, Holder::default())
+        Self::new(None, ConnectionOwner::default())
     }
 
     pub(super) fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {

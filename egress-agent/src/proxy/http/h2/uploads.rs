@@ -27,7 +27,7 @@ pub(super) struct Uploads {
 
 /// What one body will still take. It is given back with it.
 #[derive(Debug, Default)]
-pub(super) struct Promise {
+pub(super) struct WindowReservation {
     uploads: Rc<Uploads>,
     left: usize,
 }
@@ -53,9 +53,9 @@ impl Uploads {
     }
 
     /// Keeps room for a body of which so many bytes are [`expected`].
-    pub(super) fn promise(self: &Rc<Self>, bytes: usize) -> Promise {
+    pub(super) fn promise(self: &Rc<Self>, bytes: usize) -> WindowReservation {
         self.promised.set(self.promised.get().saturating_add(bytes));
-        Promise { uploads: Rc::clone(self), left: bytes }
+        WindowReservation { uploads: Rc::clone(self), left: bytes }
     }
 
     /// The library has written what it was handed, as far as it may.
@@ -64,7 +64,7 @@ impl Uploads {
     }
 }
 
-impl Promise {
+impl WindowReservation {
     /// So many bytes of the body were handed to the library.
     pub(super) fn hand(&mut self, bytes: usize) {
         let handed = &self.uploads.handed;
@@ -84,7 +84,7 @@ impl Promise {
     }
 }
 
-impl Drop for Promise {
+impl Drop for WindowReservation {
     fn drop(&mut self) {
         self.end();
     }

@@ -38,26 +38,31 @@ struct Dial {
 
 /// What a request without a connection does.
 #[derive(Debug)]
-pub(in super::super) enum Next {
+pub(in super::super) enum WithoutConnection {
     /// It makes one; as long as it has this, others may wait for it.
-    Dial(Dialling),
+    Dial(PendingConnection),
     /// It waits for one.
-    Wait(Waiting),
+    Wait(SharedDial),
 }
 
 /// A connection that is being made.
 #[derive(Debug)]
-pub(in super::super) struct Dialling(Option<(Pending, Rc<Dial>)>);
+pub(in super::super) struct PendingConnection(Option<(Pending, Rc<Dial>)>);
 
 /// A connection that somebody else makes.
 #[derive(Debug)]
-pub(in super::super) struct Waiting(Rc<Dial>);
+pub(in super::super) struct SharedDial(Rc<Dial>);
 
 impl Pending {
     /// For a request with a body that is expected to take so many bytes of a connection's window.
-    pub(in super::super) fn next(&self, key: &Key, owner: &ShareOwner, body: usize) -> Next {
+    pub(in super::super) fn next(
+        &self,
+        key: &Key,
+        owner: &ShareOwner,
+        body: usize,
+    ) -> WithoutConnection {
         if key.version == Version::Http1 {
-            return Next::Dial(Dialling(None));
+            return WithoutConnection::Dial(PendingConnection(None));
         }
         let mut dials = self.0.borrow_mut();
         let joined = dials.iter().find(|dial| {
@@ -69,24 +74,24 @@ impl Pending {
         if let Some(dial) = joined {
             dial.requests.set(dial.requests.get() + 1);
             dial.bodies.set(dial.bodies.get() + body);
-            return Next::Wait(Waiting(Rc::clone(dial)));
+            return WithoutConnection::Wait(SharedDial(Rc::clone(dial)));
         }
         let (requests, bodies, ended) = (Cell::new(1), Cell::new(body), Semaphore::new(0));
         let dial = Dial { key: key.clone(), owner: owner.clone(), requests, bodies, ended };
         let dial = Rc::new(dial);
         dials.push(Rc::clone(&dial));
-        Next::Dial(Dialling(Some((self.clone(), dial))))
+        WithoutConnection::Dial(PendingConnection(Some((self.clone(), dial))))
     }
 }
 
-impl Waiting {
+impl SharedDial {
     /// Completes when the connection is made, or could not be, or not soon.
     pub(in super::super) async fn ended(self) {
         let _ended = timeout(SOON, self.0.ended.acquire()).await;
     }
 }
 
-impl Drop for Dialling {
+impl Drop for PendingConnection {
     fn drop(&mut self) {
         if let Some((Pending(dials), dial)) = self.0.take() {
             dials.borrow_mut().retain(|its| !Rc::ptr_eq(its, &dial));
@@ -116,8 +121,8 @@ mod tests {
         ShareOwner::of(None, [192, 0, 2, last].into())
     }
 
-    fn waits(next: &Next) -> bool {
-        matches!(next, Next::Wait(_))
+    fn waits(next: &WithoutConnection) -> bool {
+        matches!(next, WithoutConnection::Wait(_))
     }
 
     #[tokio::test]
@@ -130,7 +135,7 @@ mod tests {
         let further = pending.next(&key, &owner(1), 40_000);
         assert!(!waits(&further), "the window has no room for both bodies");
         assert!(!waits(&pending.next(&key, &owner(2), 0)), "that is another source's");
-        let Next::Wait(waiting) = waiting else { unreachable!() };
+        let WithoutConnection::Wait(waiting) = waiting else { unreachable!() };
         let ended = async {
             drop(first);
             waiting.ended().await;
@@ -144,7 +149,9 @@ mod tests {
     async fn nobody_waits_long() {
         let (pending, key) = (Pending::default(), key(Version::Http2));
         let _silent = pending.next(&key, &owner(1), 0);
-        let Next::Wait(waiting) = pending.next(&key, &owner(1), 0) else { unreachable!() };
+        let WithoutConnection::Wait(waiting) = pending.next(&key, &owner(1), 0) else {
+            unreachable!()
+        };
         let start = tokio::time::Instant::now();
         timeout(SOON * 2, waiting.ended()).await.expect("it goes on");
         assert!(start.elapsed() >= SOON);

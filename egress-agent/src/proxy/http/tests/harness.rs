@@ -29,7 +29,7 @@ use crate::{
     net::{Buffers, testing::Outside},
     policy::{AccessLogEncoding, ClusterName, GatewayPolicy, MeshConfig},
     proxy::{
-        Downstream, Drain, Holder, Limiter, Limits, PolicyCell, Worker,
+        ConnectionOwner, Downstream, Drain, Limiter, Limits, PolicyCell, Worker,
         http::{self, Version},
     },
     telemetry::{ClusterCounter, Resource, Telemetry},
@@ -379,7 +379,7 @@ async fn accept(worker: Rc<Worker>, version: Version) -> SocketAddr {
             let Some(permit) = worker.limiter.admit(&downstream.source) else { continue };
             downstream.holder = permit.holder();
             let serving = {
-                let (worker, hop) = (Rc::clone(&worker), http::Hop::Plain);
+                let (worker, hop) = (Rc::clone(&worker), http::IncomingHop::Plain);
                 http::serve(worker, downstream, hop, io, BytesMut::new(), version)
             };
             spawn_local(async move {
@@ -403,7 +403,7 @@ fn downstream(worker: &Worker, io: &TcpStream) -> Downstream {
         encrypted_hello: false,
         tls: None,
         ending: None,
-        holder: Holder::default(),
+        holder: ConnectionOwner::default(),
         start: Instant::now(),
         start_time: SystemTime::now(),
     }
@@ -459,7 +459,7 @@ impl Gateway {
         let io = TcpStream::connect(self.h1).await.unwrap();
         let downstream = downstream(&self.worker, &io);
         let worker = Rc::clone(&self.worker);
-        let hop = http::Hop::Plain;
+        let hop = http::IncomingHop::Plain;
         size_of_val(&http::serve(worker, downstream, hop, io, BytesMut::new(), Version::H1))
     }
 

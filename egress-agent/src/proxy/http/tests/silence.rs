@@ -13,7 +13,7 @@ use super::{
     h2::echo,
     harness::{Client, Gateway, SOON, Setup, local, upstream},
 };
-use crate::{net::Rhythm, proxy::Limits};
+use crate::{net::PingInterval, proxy::Limits};
 
 /// Passes on to `to`, until it is told to stop; then it keeps what it accepts.
 async fn line(to: SocketAddr) -> (SocketAddr, Rc<Cell<usize>>) {
@@ -49,7 +49,7 @@ async fn line(to: SocketAddr) -> (SocketAddr, Rc<Cell<usize>>) {
 async fn gateway(addr: SocketAddr) -> Gateway {
     let mut setup = Setup::new().service("a.example", "HTTP2", Some(addr), "");
     setup.limits = Limits {
-        upstream_pulse: Rhythm {
+        upstream_pulse: PingInterval {
             ask_after: Duration::from_millis(200),
             give_up_after: Duration::from_millis(200),
             between: Duration::from_secs(300),

@@ -266,7 +266,7 @@ fn limits_on_connections_overflow() {
         assert_eq!(answer.status, 503);
         // The client goes away, its request upstream with it, and there is room again. It resets: who
         // only stops sending may still wait for the response.
-        crate::net::Side::reset(&first.io);
+        crate::net::RelayIo::reset(&first.io);
         drop(first);
         super::harness::until(|| gateway.cluster(CLUSTER, ClusterCounter::CxActive) == 0).await;
         let log = gateway.log(2).await;
@@ -443,7 +443,7 @@ fn a_request_is_active_until_its_response_has_ended() {
         client.head().await.unwrap();
         client.take(2).await.unwrap();
         assert_eq!(endpoint.get(EndpointCounter::RqActive), 1);
-        crate::net::Side::reset(&client.io);
+        crate::net::RelayIo::reset(&client.io);
         drop(client);
         super::harness::until(|| endpoint.get(EndpointCounter::RqActive) == 0).await;
         assert_eq!(endpoint.get(EndpointCounter::RqTotal), 1);

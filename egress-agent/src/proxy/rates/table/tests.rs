@@ -35,7 +35,7 @@ impl World {
     /// How many requests of nine are allowed now.
     fn allowed(&self, limits: &[Arc<RateLimit>], last: u8, host: &str) -> usize {
         let meters = self.meters(limits, last, host).unwrap();
-        (0..9).filter(|_| meters.count_at(Counted::Request, self.now).is_ok()).count()
+        (0..9).filter(|_| meters.count_at(RateUnit::Request, self.now).is_ok()).count()
     }
 }
 
@@ -60,10 +60,10 @@ fn of_several_limits_the_strictest_counts_and_takes_nothing_of_the_others() {
     assert_eq!(world.allowed(&both, 1, "a.example"), 2);
     let meters = world.meters(&both, 1, "a.example").unwrap();
     assert_eq!(
-        meters.count_at(Counted::Request, world.now).unwrap_err().to_string(),
+        meters.count_at(RateUnit::Request, world.now).unwrap_err().to_string(),
         "narrow allows each workload 2 requests a second to each host, 2 at once"
     );
-    assert_eq!(meters.count_at(Counted::Connection, world.now), Ok(()), "they are not limited");
+    assert_eq!(meters.count_at(RateUnit::Connection, world.now), Ok(()), "they are not limited");
     // Eight were refused, and none of them cost the other limit anything.
     assert_eq!(world.allowed(&both[..1], 1, "a.example"), 3);
 }
@@ -73,7 +73,7 @@ fn nobody_loses_what_was_used_by_asking_for_more_hosts() {
     let mut world = World::new();
     let limits = [limit("a", 1, None)];
     let used = |world: &World, host: &str| {
-        world.meters(&limits, 1, host)?.count_at(Counted::Request, world.now)
+        world.meters(&limits, 1, host)?.count_at(RateUnit::Request, world.now)
     };
     assert_eq!(used(&world, "first.example"), Ok(()));
     let mut hosts = 0;
@@ -132,7 +132,7 @@ fn the_process_that_takes_over_goes_on_with_what_is_left() {
     let limits = [limit("a", 5, Some(100))];
     let meters = before.meters(&limits, 1, "a.example").unwrap();
     for _ in 0..3 {
-        meters.count_at(Counted::Request, before.now).unwrap();
+        meters.count_at(RateUnit::Request, before.now).unwrap();
     }
     meters.moved(100, before.now);
     assert_eq!(before.allowed(&limits, 2, "b.example"), 5);
@@ -142,7 +142,7 @@ fn the_process_that_takes_over_goes_on_with_what_is_left() {
     let mut after = World::new();
     // It has served one request already.
     let meters = after.meters(&limits, 1, "a.example").unwrap();
-    meters.count_at(Counted::Request, after.now).unwrap();
+    meters.count_at(RateUnit::Request, after.now).unwrap();
     after.rates.count_used_at(used, after.now);
     assert_eq!(after.allowed(&limits, 1, "a.example"), 1, "five, of which four were used");
     assert!(meters.allowance(50, after.now).1.is_some(), "no byte is left at once");
@@ -170,7 +170,7 @@ fn what_is_handed_over_takes_no_more_than_a_workloads_share() {
     let share = CAPACITY / (SHARES + 1);
     for number in 0..share {
         let meters = before.meters(&limits, 1, &format!("{number}.example"));
-        let counted = meters.map(|meters| meters.count_at(Counted::Request, before.now));
+        let counted = meters.map(|meters| meters.count_at(RateUnit::Request, before.now));
         counted.unwrap().unwrap();
     }
     let used = handed_over(&before);

@@ -8,7 +8,7 @@
 use serde_json::{Value, json};
 
 use super::{
-    conditions::{Wanted, are_newer, conditions},
+    conditions::{DesiredCondition, are_newer, conditions},
     listeners,
 };
 use crate::{
@@ -18,7 +18,7 @@ use crate::{
         kubernetes::{
             api_object::ApiObject,
             kinds::{CUSTOM, Custom, GATEWAY_API, ISTIO_NETWORKING},
-            objects::{Known, KnownObjects},
+            objects::{KnownObject, KnownObjects},
         },
         verdicts::{Fault, Outcome, Verdict},
     },
@@ -38,7 +38,7 @@ const PARENTS: usize = 32;
 /// The status that the object should show, where it differs from the one that it shows. Conditions that begin now
 /// have no `lastTransitionTime`.
 pub(super) fn status(
-    object: &Known,
+    object: &KnownObject,
     verdict: &Verdict,
     all: &KnownObjects,
     bad: &[BadCredential],
@@ -53,7 +53,7 @@ pub(super) fn status(
 }
 
 fn gateway(
-    object: &Known,
+    object: &KnownObject,
     api: &ApiObject,
     verdict: &Verdict,
     bad: &[BadCredential],
@@ -64,26 +64,28 @@ fn gateway(
     let serves = verdict.listeners.iter().any(|listener| listener.is_served);
     let wanted = match &verdict.outcome {
         Outcome::Accepted => [
-            Wanted::good("Accepted", "gateways decide by it"),
-            Wanted::good("Programmed", "its listeners are served"),
+            DesiredCondition::good("Accepted", "gateways decide by it"),
+            DesiredCondition::good("Programmed", "its listeners are served"),
         ],
-        Outcome::Held(why) => {
-            [Wanted::bad("Accepted", "Pending", why), Wanted::bad("Programmed", "Pending", why)]
-        }
+        Outcome::Held(why) => [
+            DesiredCondition::bad("Accepted", "Pending", why),
+            DesiredCondition::bad("Programmed", "Pending", why),
+        ],
         // A listener has one fault or more; the others are served.
         Outcome::Invalid(why) if verdict.faults.iter().all(listeners::is_of_one) => [
             match serves {
-                true => Wanted::holding("Accepted", NOT_VALID, why),
-                false => Wanted::bad("Accepted", NOT_VALID, why),
+                true => DesiredCondition::holding("Accepted", NOT_VALID, why),
+                false => DesiredCondition::bad("Accepted", NOT_VALID, why),
             },
             match serves {
-                true => Wanted::good("Programmed", "its other listeners are served"),
-                false => Wanted::bad("Programmed", "Invalid", why),
+                true => DesiredCondition::good("Programmed", "its other listeners are served"),
+                false => DesiredCondition::bad("Programmed", "Invalid", why),
             },
         ],
-        Outcome::Invalid(why) => {
-            [Wanted::bad("Accepted", "Invalid", why), Wanted::bad("Programmed", "Invalid", why)]
-        }
+        Outcome::Invalid(why) => [
+            DesiredCondition::bad("Accepted", "Invalid", why),
+            DesiredCondition::bad("Programmed", "Invalid", why),
+        ],
     };
     if are_newer(&wanted, object.generation, &api.conditions) {
         return None;
@@ -95,7 +97,12 @@ fn gateway(
     (!is_shown).then(|| json!({ "conditions": conditions, "listeners": listeners }))
 }
 
-fn route(object: &Known, api: &ApiObject, verdict: &Verdict, all: &KnownObjects) -> Option<Value> {
+fn route(
+    object: &KnownObject,
+    api: &ApiObject,
+    verdict: &Verdict,
+    all: &KnownObjects,
+) -> Option<Value> {
     let (own, others): (Vec<&Value>, Vec<&Value>) =
         api.shown_parents.iter().partition(|shown| shown["controllerName"] == CONTROLLER);
     let mut changed = false;
@@ -121,7 +128,7 @@ fn route(object: &Known, api: &ApiObject, verdict: &Verdict, all: &KnownObjects)
 }
 
 /// Whether a parent of the route is served here, and not by another controller alone.
-fn is_served(parent: &Value, route: &Known, all: &KnownObjects) -> bool {
+fn is_served(parent: &Value, route: &KnownObject, all: &KnownObjects) -> bool {
     let text =
         |key: &str, default: &'static str| parent[key].as_str().unwrap_or(default).to_owned();
     let (group, kind) = (text("group", GATEWAY_API), text("kind", "Gateway"));
@@ -141,11 +148,11 @@ fn is_served(parent: &Value, route: &Known, all: &KnownObjects) -> bool {
 }
 
 /// What a route shows for one of its parents.
-fn at_parent(index: usize, verdict: &Verdict) -> Vec<Wanted> {
+fn at_parent(index: usize, verdict: &Verdict) -> Vec<DesiredCondition> {
     if let Outcome::Held(why) = &verdict.outcome {
         return vec![
-            Wanted::bad("Accepted", "Pending", why),
-            Wanted::good("ResolvedRefs", "nothing is known to be missing"),
+            DesiredCondition::bad("Accepted", "Pending", why),
+            DesiredCondition::good("ResolvedRefs", "nothing is known to be missing"),
         ];
     }
     let own = format!("spec.parentRefs[{index}]");
@@ -164,12 +171,12 @@ fn at_parent(index: usize, verdict: &Verdict) -> Vec<Wanted> {
     }
     vec![
         match accepted {
-            Some((reason, text)) => Wanted::bad("Accepted", reason, text),
-            None => Wanted::good("Accepted", "gateways decide by it"),
+            Some((reason, text)) => DesiredCondition::bad("Accepted", reason, text),
+            None => DesiredCondition::good("Accepted", "gateways decide by it"),
         },
         match resolved {
-            Some((reason, text)) => Wanted::bad("ResolvedRefs", reason, text),
-            None => Wanted::good("ResolvedRefs", "every reference is resolved"),
+            Some((reason, text)) => DesiredCondition::bad("ResolvedRefs", reason, text),
+            None => DesiredCondition::good("ResolvedRefs", "every reference is resolved"),
         },
     ]
 }
@@ -179,9 +186,9 @@ mod tests {
     use super::{super::conditions::stamp, *};
     use crate::source::{kubernetes::api_object::Shows, verdicts::Listener};
 
-    fn known(kind: &str, name: &str, generation: i64, api: ApiObject) -> Known {
+    fn known(kind: &str, name: &str, generation: i64, api: ApiObject) -> KnownObject {
         let is = |custom: &Custom| custom.group == GATEWAY_API && custom.kind == kind;
-        Known {
+        KnownObject {
             kind: CUSTOM.iter().position(is).unwrap(),
             namespace: Some("shop".into()),
             name: name.into(),
@@ -238,10 +245,10 @@ mod tests {
         let shown = found["conditions"].as_array().unwrap().clone();
         gateway.api.as_mut().unwrap().conditions.clone_from(&shown);
         assert_eq!(status(&gateway, &good, &all, &[]), None);
-        let older = Known { generation: 0, ..gateway.clone() };
+        let older = KnownObject { generation: 0, ..gateway.clone() };
         assert_eq!(status(&older, &good, &all, &[]), None);
         // The time of the last change stays, too.
-        let next = Known { generation: 2, ..gateway.clone() };
+        let next = KnownObject { generation: 2, ..gateway.clone() };
         let found = status(&next, &good, &all, &[]).unwrap();
         assert_eq!(found["conditions"][0]["lastTransitionTime"], "2026-01-01T00:00:00Z");
         let bad = verdict(Outcome::Invalid("x".into()), &[("spec.listeners[0].tls", "x")]);

@@ -8,14 +8,14 @@ use super::cut::cut;
 const MESSAGE: usize = 4096;
 
 /// A condition, without the time of its change.
-pub(super) struct Wanted {
+pub(super) struct DesiredCondition {
     pub(super) kind: &'static str,
     pub(super) holds: bool,
     pub(super) reason: &'static str,
     message: String,
 }
 
-impl Wanted {
+impl DesiredCondition {
     pub(super) fn good(kind: &'static str, message: &str) -> Self {
         let reason = match kind {
             "ResolvedRefs" => "ResolvedRefs",
@@ -35,7 +35,7 @@ impl Wanted {
 }
 
 /// Whether one of these conditions is shown for a newer generation.
-pub(super) fn are_newer(wanted: &[Wanted], generation: i64, shown: &[Value]) -> bool {
+pub(super) fn are_newer(wanted: &[DesiredCondition], generation: i64, shown: &[Value]) -> bool {
     let mut seen = shown
         .iter()
         .filter(|shown| wanted.iter().any(|one| shown["type"] == one.kind))
@@ -46,7 +46,7 @@ pub(super) fn are_newer(wanted: &[Wanted], generation: i64, shown: &[Value]) -> 
 /// The conditions, with the times of those that stay; `None` where all of them are shown already, or those of a newer
 /// generation.
 pub(super) fn conditions(
-    wanted: &[Wanted],
+    wanted: &[DesiredCondition],
     generation: i64,
     shown: &[Value],
 ) -> Option<Vec<Value>> {

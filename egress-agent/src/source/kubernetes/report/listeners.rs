@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::conditions::{Wanted, conditions};
+use super::conditions::{DesiredCondition, conditions};
 use crate::{
     config::StatusReason,
     policy::BadCredential,
@@ -64,12 +64,12 @@ fn wanted(
     listener: &Listener,
     verdict: &Verdict,
     bad: &[BadCredential],
-) -> Vec<Wanted> {
+) -> Vec<DesiredCondition> {
     if let Outcome::Held(why) = &verdict.outcome {
         return vec![
-            Wanted::bad("Accepted", "Pending", why),
-            Wanted::good("ResolvedRefs", "nothing is known to be missing"),
-            Wanted::bad("Programmed", "Pending", why),
+            DesiredCondition::bad("Accepted", "Pending", why),
+            DesiredCondition::good("ResolvedRefs", "nothing is known to be missing"),
+            DesiredCondition::bad("Programmed", "Pending", why),
             no_conflict(),
         ];
     }
@@ -78,7 +78,11 @@ fn wanted(
         let rest = fault.field.as_deref().and_then(|field| field.strip_prefix(&own));
         rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
     };
-    let (mut accepted, mut resolved, mut conflicted): (Found, Found, Found) = (None, None, None);
+    let (mut accepted, mut resolved, mut conflicted): (
+        ListenerFinding,
+        ListenerFinding,
+        ListenerFinding,
+    ) = (None, None, None);
     for Fault { field: _, text, reason } in verdict.faults.iter().filter(is_own) {
         match reason {
             Some(
@@ -117,26 +121,26 @@ fn wanted(
         resolved.or_else(|| Some((StatusReason::InvalidCertificateRef.as_str(), missing?.text)));
     vec![
         match accepted {
-            Some((reason, text)) => Wanted::bad("Accepted", word(reason), &text),
-            None => Wanted::good("Accepted", "gateways decide by it"),
+            Some((reason, text)) => DesiredCondition::bad("Accepted", word(reason), &text),
+            None => DesiredCondition::good("Accepted", "gateways decide by it"),
         },
         match resolved {
-            Some((reason, text)) => Wanted::bad("ResolvedRefs", reason, &text),
-            None => Wanted::good("ResolvedRefs", "every reference is resolved"),
+            Some((reason, text)) => DesiredCondition::bad("ResolvedRefs", reason, &text),
+            None => DesiredCondition::good("ResolvedRefs", "every reference is resolved"),
         },
         match programmed {
-            Ok(()) => Wanted::good("Programmed", "it is served"),
-            Err(text) => Wanted::bad("Programmed", "Invalid", &text),
+            Ok(()) => DesiredCondition::good("Programmed", "it is served"),
+            Err(text) => DesiredCondition::bad("Programmed", "Invalid", &text),
         },
         match conflicted {
-            Some((reason, text)) => Wanted::holding("Conflicted", word(reason), &text),
+            Some((reason, text)) => DesiredCondition::holding("Conflicted", word(reason), &text),
             None => no_conflict(),
         },
     ]
 }
 
-fn no_conflict() -> Wanted {
-    Wanted::bad("Conflicted", "NoConflicts", "no other listener has its port and host")
+fn no_conflict() -> DesiredCondition {
+    DesiredCondition::bad("Conflicted", "NoConflicts", "no other listener has its port and host")
 }
 
 fn word(reason: Option<StatusReason>) -> &'static str {
@@ -144,10 +148,10 @@ fn word(reason: Option<StatusReason>) -> &'static str {
 }
 
 /// What was found of a listener: the reason, and a sentence.
-type Found = Option<(Option<StatusReason>, String)>;
+type ListenerFinding = Option<(Option<StatusReason>, String)>;
 
 /// Why a listener is not served.
-fn why(accepted: &Found, resolved: &Found, verdict: &Verdict) -> String {
+fn why(accepted: &ListenerFinding, resolved: &ListenerFinding, verdict: &Verdict) -> String {
     if let Some((_, text)) = accepted.as_ref().or(resolved.as_ref()) {
         return text.clone();
     }

@@ -32,7 +32,7 @@ use tokio::{
 
 use self::{
     api::CONTROLLER,
-    plan::{Due, Told, What, Write},
+    plan::{DueWrites, ReportedState, Write, WriteKind},
     programmed::Programming,
 };
 use super::{
@@ -77,7 +77,7 @@ pub(super) async fn run(
 ) {
     let Reports { credentials: mut faults, rollout } = reports;
     let mut changes = rollout.changes();
-    let (mut told, mut programming) = (Told::default(), Programming::default());
+    let (mut told, mut programming) = (ReportedState::default(), Programming::default());
     let mut failed = false;
     loop {
         let (objects, verdicts) =
@@ -85,14 +85,14 @@ pub(super) async fn run(
         let of_credentials = faults.borrow_and_update().clone();
         changes.mark_unchanged();
         let now = Instant::now();
-        let Due { writes, again } = told.due(&objects, &verdicts, &of_credentials, now);
+        let DueWrites { writes, again } = told.due(&objects, &verdicts, &of_credentials, now);
         let (mut late, pace) = match rollout.is_reporter(now) {
             true => {
                 let view = rollout.view(now);
                 let agents = u32::try_from(view.agents).unwrap_or(u32::MAX);
                 (programming.due(&objects, &verdicts, &view, now), PACE.max(PER_AGENT * agents))
             }
-            false => (Due::default(), PACE),
+            false => (DueWrites::default(), PACE),
         };
         let mut pause = again.into_iter().chain(late.again).chain([now + LOOK]).min();
         // What is true of agents now may not be when many others are written: no more than for a second.
@@ -112,12 +112,12 @@ pub(super) async fn run(
                 Ok(()) => {
                     failed = false;
                     match &write.what {
-                        What::Condition(ConditionKind::Programmed, _) => {
+                        WriteKind::Condition(ConditionKind::Programmed, _) => {
                             programming.wrote(&write, now)
                         }
-                        What::Condition(ConditionKind::Accepted, _)
-                        | What::Status(_)
-                        | What::Event { .. } => {
+                        WriteKind::Condition(ConditionKind::Accepted, _)
+                        | WriteKind::Status(_)
+                        | WriteKind::Event { .. } => {
                             told.wrote(&write, now);
                         }
                     }
@@ -163,7 +163,7 @@ async fn perform(client: &Client, write: &Write) -> Result<(), kube::Error> {
     let Some(custom) = CUSTOM.get(write.object.kind) else { return Ok(()) };
     let object = &write.object;
     match &write.what {
-        What::Condition(of, condition) => {
+        WriteKind::Condition(of, condition) => {
             let Some(kind) = custom.versions().into_iter().next() else { return Ok(()) };
             let api: Api<Object> = match &object.namespace {
                 Some(namespace) => Api::namespaced_with(client.clone(), namespace, &kind),
@@ -196,7 +196,7 @@ async fn perform(client: &Client, write: &Write) -> Result<(), kube::Error> {
                 Err(error) => Err(error),
             }
         }
-        What::Status(status) => {
+        WriteKind::Status(status) => {
             let Some(kind) = custom.versions().into_iter().next() else { return Ok(()) };
             let namespace = object.namespace.as_deref().unwrap_or_default();
             let api: Api<Object> = Api::namespaced_with(client.clone(), namespace, &kind);
@@ -220,7 +220,7 @@ async fn perform(client: &Client, write: &Write) -> Result<(), kube::Error> {
                 Err(error) => Err(error),
             }
         }
-        What::Event { name, why, note } => {
+        WriteKind::Event { name, why, note } => {
             let (reason, action) = why.names();
             let namespace = object.namespace.as_deref().unwrap_or("default");
             let event = json!({

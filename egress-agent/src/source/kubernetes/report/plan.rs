@@ -16,7 +16,7 @@ use crate::{
     source::{
         kubernetes::{
             kinds::CUSTOM,
-            objects::{Condition, ConditionKind, Known, KnownObjects},
+            objects::{Condition, ConditionKind, KnownObject, KnownObjects},
         },
         verdicts::{Outcome, Verdicts},
     },
@@ -37,32 +37,32 @@ const MESSAGE: usize = 4096;
 pub(super) struct Write {
     /// What messages call the object.
     pub(super) name: String,
-    pub(super) object: Known,
-    pub(super) what: What,
+    pub(super) object: KnownObject,
+    pub(super) what: WriteKind,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) enum What {
+pub(super) enum WriteKind {
     Condition(ConditionKind, Condition),
     /// The status of a resource of the Gateway API.
     Status(Value),
     Event {
         name: String,
-        why: Why,
+        why: EventSubject,
         note: String,
     },
 }
 
 /// What an Event is about.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Why {
+pub(super) enum EventSubject {
     /// The object does not compile, or is refused in part.
     NotAccepted,
     /// A credential that it names cannot be used.
     CredentialUnusable,
 }
 
-impl Why {
+impl EventSubject {
     /// The Event's reason, and the action that failed.
     pub(super) const fn names(self) -> (&'static str, &'static str) {
         match self {
@@ -74,14 +74,14 @@ impl Why {
 
 /// What is due now, and when to look again.
 #[derive(Debug, Default)]
-pub(super) struct Due {
+pub(super) struct DueWrites {
     pub(super) writes: Vec<Write>,
     pub(super) again: Option<Instant>,
 }
 
 /// What was reported so far.
 #[derive(Debug, Default)]
-pub(super) struct Told {
+pub(super) struct ReportedState {
     /// When an object's condition was written last.
     conditions: HashMap<String, Instant>,
     /// Names of the Events of what is still wrong.
@@ -90,7 +90,7 @@ pub(super) struct Told {
     recent: Vec<Instant>,
 }
 
-impl Told {
+impl ReportedState {
     /// What is due.
     pub(super) fn due(
         &mut self,
@@ -98,8 +98,8 @@ impl Told {
         verdicts: &Verdicts,
         faults: &CredentialFaults,
         now: Instant,
-    ) -> Due {
-        let mut due = Due::default();
+    ) -> DueWrites {
+        let mut due = DueWrites::default();
         let mut again = |at: Instant| due.again = Some(due.again.map_or(at, |old| old.min(at)));
         let mut wrong = HashSet::new();
         let mut writes = Vec::new();
@@ -117,7 +117,7 @@ impl Told {
                     again(at);
                     continue;
                 }
-                let what = What::Condition(ConditionKind::Accepted, condition);
+                let what = WriteKind::Condition(ConditionKind::Accepted, condition);
                 writes.push(Write { name: name.clone(), object: object.clone(), what });
                 continue;
             }
@@ -127,13 +127,13 @@ impl Told {
                 match last.filter(|at| now < *at) {
                     Some(at) => again(at),
                     None => {
-                        let what = What::Status(status);
+                        let what = WriteKind::Status(status);
                         writes.push(Write { name: name.clone(), object: object.clone(), what });
                     }
                 }
             }
             let problem = match outcome {
-                Outcome::Invalid(problem) => Some((Why::NotAccepted, problem.clone())),
+                Outcome::Invalid(problem) => Some((EventSubject::NotAccepted, problem.clone())),
                 Outcome::Accepted | Outcome::Held(_) => None,
             };
             let bad = bad.iter().map(|BadCredential { name, fault, in_use }| {
@@ -141,7 +141,7 @@ impl Told {
                     true => "the last good one stays in use",
                     false => "connections that need it are refused",
                 };
-                (Why::CredentialUnusable, format!("credential {name}: {fault}; {effect}"))
+                (EventSubject::CredentialUnusable, format!("credential {name}: {fault}; {effect}"))
             });
             for (why, note) in problem.into_iter().chain(bad) {
                 let note = cut(&note, NOTE);
@@ -155,7 +155,7 @@ impl Told {
                     continue;
                 }
                 room -= 1;
-                let what = What::Event { name: event, why, note };
+                let what = WriteKind::Event { name: event, why, note };
                 writes.push(Write { name: name.clone(), object: object.clone(), what });
             }
         }
@@ -169,10 +169,10 @@ impl Told {
     /// Remembers a write.
     pub(super) fn wrote(&mut self, write: &Write, now: Instant) {
         match &write.what {
-            What::Condition(..) | What::Status(_) => {
+            WriteKind::Condition(..) | WriteKind::Status(_) => {
                 self.conditions.insert(write.name.clone(), now);
             }
-            What::Event { name, .. } => {
+            WriteKind::Event { name, .. } => {
                 self.events.insert(name.clone());
                 self.recent.push(now);
             }
@@ -181,7 +181,7 @@ impl Told {
 }
 
 /// The condition that the object should show, where it differs from the one that it shows.
-fn changed(object: &Known, outcome: &Outcome) -> Option<Condition> {
+fn changed(object: &KnownObject, outcome: &Outcome) -> Option<Condition> {
     let (holds, reason, message) = match outcome {
         Outcome::Accepted => (true, "Accepted", "gateways decide by it"),
         Outcome::Invalid(problem) => (false, "Invalid", problem.as_str()),
@@ -203,7 +203,7 @@ fn changed(object: &Known, outcome: &Outcome) -> Option<Condition> {
 }
 
 /// The same for the same words about the same object.
-fn event_name(object: &Known, note: &str) -> String {
+fn event_name(object: &KnownObject, note: &str) -> String {
     let mut hasher = DefaultHasher::new();
     (&object.uid, object.generation, note).hash(&mut hasher);
     // An object's name has at most 253 bytes.
@@ -220,8 +220,8 @@ mod tests {
         CUSTOM.iter().position(|custom| custom.kind == name).unwrap()
     }
 
-    fn object(of: &str, name: &str, generation: i64) -> Known {
-        Known {
+    fn object(of: &str, name: &str, generation: i64) -> KnownObject {
+        KnownObject {
             kind: kind(of),
             namespace: Some("shop".into()),
             name: name.into(),
@@ -233,7 +233,7 @@ mod tests {
         }
     }
 
-    fn all(objects: &[(&str, &Known)]) -> KnownObjects {
+    fn all(objects: &[(&str, &KnownObject)]) -> KnownObjects {
         objects.iter().map(|(name, object)| ((*name).to_owned(), (*object).clone())).collect()
     }
 
@@ -244,7 +244,9 @@ mod tests {
 
     fn condition(writes: &[Write]) -> &Condition {
         match writes {
-            [Write { what: What::Condition(ConditionKind::Accepted, condition), .. }] => condition,
+            [Write { what: WriteKind::Condition(ConditionKind::Accepted, condition), .. }] => {
+                condition
+            }
             other => panic!("{other:?}"),
         }
     }
@@ -254,7 +256,7 @@ mod tests {
 
     #[test]
     fn a_condition_is_written_once_and_again_when_it_differs() {
-        let (mut told, now) = (Told::default(), Instant::now());
+        let (mut told, now) = (ReportedState::default(), Instant::now());
         let mut policy = object("EgressPolicy", "a", 1);
         let fine = verdict(POLICY, 1, Outcome::Accepted);
         let due = told.due(&all(&[(POLICY, &policy)]), &fine, FINE, now);
@@ -263,7 +265,7 @@ mod tests {
         told.wrote(&due.writes[0], now);
         // It is shown: nothing to do, for another gateway neither.
         policy.accepted = Some(Condition { since: Some("then".into()), ..written });
-        for told in [&mut told, &mut Told::default()] {
+        for told in [&mut told, &mut ReportedState::default()] {
             let due = told.due(&all(&[(POLICY, &policy)]), &fine, FINE, now);
             assert!(due.writes.is_empty() && due.again.is_none());
         }
@@ -286,7 +288,7 @@ mod tests {
 
     #[test]
     fn a_gateway_that_is_behind_says_nothing() {
-        let (mut told, now) = (Told::default(), Instant::now());
+        let (mut told, now) = (ReportedState::default(), Instant::now());
         let mut policy = object("EgressPolicy", "a", 2);
         // It has compiled another generation than the one that it knows.
         let old = verdict(POLICY, 1, Outcome::Accepted);
@@ -309,7 +311,7 @@ mod tests {
 
     #[test]
     fn events_are_made_once_and_not_without_bound() {
-        let (mut told, now) = (Told::default(), Instant::now());
+        let (mut told, now) = (ReportedState::default(), Instant::now());
         let names: Vec<_> = (0..100).map(|n| format!("VirtualService shop/v{n}")).collect();
         let objects: KnownObjects = names
             .iter()
@@ -324,10 +326,10 @@ mod tests {
         };
         let wrong: Verdicts = names.iter().map(|name| (name.clone(), invalid("bad"))).collect();
         let mut made = HashSet::new();
-        let mut run = |told: &mut Told, wrong: &Verdicts, now| {
+        let mut run = |told: &mut ReportedState, wrong: &Verdicts, now| {
             let due = told.due(&objects, wrong, FINE, now);
             for write in &due.writes {
-                let What::Event { name, note, .. } = &write.what else { panic!("{write:?}") };
+                let WriteKind::Event { name, note, .. } = &write.what else { panic!("{write:?}") };
                 assert!(made.insert(name.clone()) && name.len() <= 253 && note.len() <= NOTE);
                 told.wrote(write, now);
             }
@@ -356,7 +358,7 @@ mod tests {
 
     #[test]
     fn a_credential_that_is_missing_is_an_event_of_the_object_that_names_it() {
-        let (mut told, now) = (Told::default(), Instant::now());
+        let (mut told, now) = (ReportedState::default(), Instant::now());
         let name = "Gateway shop/a";
         let (gateway, fine) = (object("Gateway", "a", 1), verdict(name, 1, Outcome::Accepted));
         let objects = all(&[(name, &gateway)]);
@@ -368,23 +370,26 @@ mod tests {
         let faults = |of: &str| CredentialFaults::from([(of.to_owned(), vec![bad("web", false)])]);
         assert!(told.due(&objects, &fine, &faults("Gateway shop/b"), now).writes.is_empty());
         let due = told.due(&objects, &fine, &faults(name), now);
-        let [Write { what: What::Event { why, note, .. }, .. }] = due.writes.as_slice() else {
+        let [Write { what: WriteKind::Event { why, note, .. }, .. }] = due.writes.as_slice() else {
             panic!("{due:?}")
         };
-        assert_eq!(*why, Why::CredentialUnusable);
+        assert_eq!(*why, EventSubject::CredentialUnusable);
         assert_eq!(note, "credential web: absent; connections that need it are refused");
         told.wrote(&due.writes[0], now);
         assert!(told.due(&objects, &fine, &faults(name), now).writes.is_empty(), "it was told");
         // Each of several, and whether an earlier one is in use.
         let two = vec![bad("web", false), bad("rsa", true)];
         let due = told.due(&objects, &fine, &CredentialFaults::from([(name.to_owned(), two)]), now);
-        let [Write { what: What::Event { note, .. }, .. }] = due.writes.as_slice() else {
+        let [Write { what: WriteKind::Event { note, .. }, .. }] = due.writes.as_slice() else {
             panic!("{due:?}")
         };
         assert_eq!(note, "credential rsa: absent; the last good one stays in use");
         // Both of an object that does not compile and names one.
         let wrong = verdict(name, 1, Outcome::Invalid("bad".into()));
-        assert_eq!(Told::default().due(&objects, &wrong, &faults(name), now).writes.len(), 2);
+        assert_eq!(
+            ReportedState::default().due(&objects, &wrong, &faults(name), now).writes.len(),
+            2
+        );
     }
 
     #[test]

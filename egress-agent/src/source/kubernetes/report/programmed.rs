@@ -8,11 +8,11 @@ use std::{collections::HashMap, time::Duration};
 
 use tokio::time::Instant;
 
-use super::plan::{Due, What, Write};
+use super::plan::{DueWrites, Write, WriteKind};
 use crate::source::{
     kubernetes::{
         kinds::CUSTOM,
-        objects::{Condition, ConditionKind, Known, KnownObjects},
+        objects::{Condition, ConditionKind, KnownObject, KnownObjects},
     },
     rollout::{Counts, View},
     verdicts::{Outcome, Verdicts},
@@ -48,8 +48,8 @@ impl Programming {
         verdicts: &Verdicts,
         view: &View,
         now: Instant,
-    ) -> Due {
-        let mut due = Due::default();
+    ) -> DueWrites {
+        let mut due = DueWrites::default();
         let mut writes: Vec<(bool, Write)> = Vec::new();
         for (name, object) in known {
             if !CUSTOM.get(object.kind).is_some_and(|kind| kind.has_conditions()) {
@@ -61,13 +61,13 @@ impl Programming {
             let wanted = wanted(object, &verdict.outcome, &counts);
             let progress = self.objects.entry(name.clone()).or_default();
             match progress.writes_at(object, &wanted, view.is_warm, now) {
-                Next::Never => {}
-                Next::At(at) if at > now => {
+                NextWrite::Never => {}
+                NextWrite::At(at) if at > now => {
                     due.again = Some(due.again.map_or(at, |old| old.min(at)));
                 }
-                Next::At(_) => {
+                NextWrite::At(_) => {
                     let ends = object.programmed.as_ref().is_some_and(|shown| shown.holds);
-                    let what = What::Condition(ConditionKind::Programmed, wanted);
+                    let what = WriteKind::Condition(ConditionKind::Programmed, wanted);
                     writes
                         .push((!ends, Write { name: name.clone(), object: object.clone(), what }));
                 }
@@ -86,14 +86,20 @@ impl Programming {
 }
 
 /// When something is to be written.
-enum Next {
+enum NextWrite {
     /// As things are, not at all.
     Never,
     At(Instant),
 }
 
 impl Progress {
-    fn writes_at(&mut self, object: &Known, wanted: &Condition, warm: bool, now: Instant) -> Next {
+    fn writes_at(
+        &mut self,
+        object: &KnownObject,
+        wanted: &Condition,
+        warm: bool,
+        now: Instant,
+    ) -> NextWrite {
         let shown = object.programmed.as_ref();
         if wanted.holds || wanted.reason == NOT_ACCEPTED {
             self.pending = None;
@@ -101,7 +107,7 @@ impl Progress {
             self.pending = Some((object.generation, now));
         }
         if shown.is_some_and(|shown| shown.generation > object.generation || shown == wanted) {
-            return Next::Never;
+            return NextWrite::Never;
         }
         let same = |shown: &Condition| {
             (shown.holds, shown.generation, &shown.reason)
@@ -121,14 +127,14 @@ impl Progress {
                 at = at.max(now + PATIENCE);
             }
         }
-        Next::At(at)
+        NextWrite::At(at)
     }
 }
 
 const NOT_ACCEPTED: &str = "NotAccepted";
 
 /// The condition that the object should show.
-fn wanted(object: &Known, outcome: &Outcome, counts: &Counts) -> Condition {
+fn wanted(object: &KnownObject, outcome: &Outcome, counts: &Counts) -> Condition {
     let Counts { nodes, gateways, waiting } = counts;
     let accepted = matches!(outcome, Outcome::Accepted);
     let holds = accepted && counts.is_everywhere();
@@ -176,8 +182,8 @@ mod tests {
 
     const POLICY: &str = "EgressPolicy shop/a";
 
-    fn object(generation: i64) -> Known {
-        Known {
+    fn object(generation: i64) -> KnownObject {
+        KnownObject {
             kind: CUSTOM.iter().position(|custom| custom.kind == "EgressPolicy").unwrap(),
             namespace: Some("shop".into()),
             name: "a".into(),
@@ -189,7 +195,7 @@ mod tests {
         }
     }
 
-    fn all(object: &Known) -> KnownObjects {
+    fn all(object: &KnownObject) -> KnownObjects {
         [(POLICY.to_owned(), object.clone())].into()
     }
 
@@ -216,9 +222,9 @@ mod tests {
         rollout
     }
 
-    fn condition(due: &Due) -> &Condition {
+    fn condition(due: &DueWrites) -> &Condition {
         match due.writes.as_slice() {
-            [Write { what: What::Condition(ConditionKind::Programmed, condition), .. }] => {
+            [Write { what: WriteKind::Condition(ConditionKind::Programmed, condition), .. }] => {
                 condition
             }
             other => panic!("{other:?}"),
@@ -235,7 +241,7 @@ mod tests {
         let say = |now, node: &str, addr: &str, generation| {
             rollout.hear_node(now, addr.parse().unwrap(), node, revisions(generation).digest());
         };
-        let mut look = |now, policy: &Known, accepted: &Verdicts| {
+        let mut look = |now, policy: &KnownObject, accepted: &Verdicts| {
             let due = programming.due(&all(policy), accepted, &rollout.view(now), now);
             due.writes.iter().for_each(|write| programming.wrote(write, now));
             due
@@ -281,7 +287,7 @@ mod tests {
         let rollout = rollout(now, &["a"]);
         let (accepted, mut policy) = (verdict(1, Outcome::Accepted), object(1));
         let mut programming = Programming::default();
-        let mut look = |now, policy: &Known| {
+        let mut look = |now, policy: &KnownObject| {
             let due = programming.due(&all(policy), &accepted, &rollout.view(now), now);
             due.writes.iter().for_each(|write| programming.wrote(write, now));
             due
@@ -338,7 +344,7 @@ mod tests {
         let older = programming.due(&all(&object(2)), &accepted, &view, later);
         assert!(older.writes.is_empty());
         let shown = Condition { generation: 5, ..none };
-        let newer = Known { programmed: Some(shown), ..object(1) };
+        let newer = KnownObject { programmed: Some(shown), ..object(1) };
         assert!(programming.due(&all(&newer), &wrong, &view, later).writes.is_empty());
     }
 }

@@ -190,9 +190,9 @@ async fn gateway(method: &Method, bytes: &[u8], step: usize, closed: bool) -> Op
     let mut body = Vec::new();
     loop {
         match poll_fn(|cx| up.poll_recv(cx, &mut scratch)).await.ok()? {
-            Piece::Scratch(at) => body.extend_from_slice(&scratch[at]),
-            Piece::Owned(piece) => body.extend_from_slice(&piece),
-            Piece::End(_) => break,
+            BodyPiece::Scratch(at) => body.extend_from_slice(&scratch[at]),
+            BodyPiece::Owned(piece) => body.extend_from_slice(&piece),
+            BodyPiece::End(_) => break,
         }
     }
     let until_close = head.framing == Framing::UntilClose;
