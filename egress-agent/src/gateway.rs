@@ -1,21 +1,14 @@
 //! The `gateway` command: configuration, listeners, workers, admin endpoints, and their end.
 
 mod bound_listeners;
-mod capture;
-mod handover;
 mod in_force;
-mod limits;
 mod loaded_configuration;
 mod missing;
 mod peers;
 mod pods;
-mod predecessor;
-mod pressure;
 mod role;
 mod running;
 mod shutdown_signals;
-mod succession;
-mod successor;
 mod view;
 
 use std::{net::IpAddr, process::ExitCode, sync::Arc, time::Duration};
@@ -25,15 +18,7 @@ use ipnet::IpNet;
 use tokio::{runtime, sync::mpsc, time::Instant};
 
 use self::{
-    bound_listeners::BoundListeners,
-    capture::{Capture, Captured, TunnelPort},
-    in_force::InForce,
-    limits::{Allowance, LimitArgs, LookupArgs, MessageArgs},
-    predecessor::Predecessor,
-    role::Role,
-    shutdown_signals::DrainLimits,
-    succession::Succession,
-    successor::Program,
+    bound_listeners::BoundListeners, in_force::InForce, role::Role, shutdown_signals::DrainLimits,
     view::View,
 };
 use crate::{
@@ -42,6 +27,9 @@ use crate::{
         control::{self, ControlArgs, GATEWAY_SOCKET, Process},
     },
     bpf,
+    capture::{self, Capture, Captured, TunnelPort},
+    handover::{Predecessor, Program, Succession},
+    limits::{Allowance, LimitArgs, LookupArgs, MessageArgs, pressure},
     net::{ClusterStates, ResolverSource},
     otlp,
     proxy::{Listeners, PolicyCell, WorkersConfig},

@@ -6,10 +6,12 @@
 //! main
 //! cli
 //! node, gateway
+//! handover
 //! admin
 //! enforcement
+//! limits
 //! proxy, tunnel
-//! suggest, doctor, bundle, otlp
+//! suggest, doctor, bundle, capture, otlp
 //! tls, explain
 //! source, net, bpf, telemetry
 //! config, pods, policy, wire, probe
@@ -19,12 +21,15 @@
 pub mod admin;
 pub mod bpf;
 pub mod bundle;
+mod capture;
 pub mod cli;
 pub mod config;
 pub mod doctor;
 pub mod enforcement;
 pub mod explain;
 pub mod gateway;
+mod handover;
+mod limits;
 pub mod net;
 pub mod node;
 pub mod otlp;

@@ -39,12 +39,15 @@ const LAYERS: &[&[Line]] = &[
     &[(&["main"], "")],
     &[(&["cli"], "one module for each command: arguments and output")],
     &[(&["node", "gateway"], "the two roles: build the parts and run them")],
+    &[(&["handover"], "one gateway process after another")],
     &[(&["admin"], "HTTP endpoints, metrics, the control socket, readiness")],
     &[(&["enforcement"], "the node's reconciler, and what it needs to know")],
+    &[(&["limits"], "how much there may be of what sources share")],
     &[(&["proxy", "tunnel"], "the gateway's data path; the node's end of the tunnel")],
     &[
         (&["suggest"], "resources for what was refused"),
         (&["doctor", "bundle"], "whether a host is fit for the agents; archives of reports"),
+        (&["capture"], "how connections come to a gateway"),
         (&["otlp"], "export to a collector of OpenTelemetry"),
     ],
     &[

@@ -10,20 +10,18 @@ use tokio::{
 
 use super::{
     bound_listeners::BoundListeners,
-    handover::{Channel, Message},
     in_force::InForce,
     loaded_configuration::LoadedConfiguration,
     peers, pods,
-    predecessor::Predecessor,
     running::Running,
     shutdown_signals::{DrainLimits, ShutdownSignals},
-    succession::Succession,
     view::View,
 };
 use crate::{
     admin::control::Listening,
     bpf::lookup,
     enforcement::notify::Manager,
+    handover::{Channel, Message, Predecessor, Succession},
     source::{
         ConfigArgs, NodeSelector, Reload, Secrets,
         kubernetes::{More, Reports, Scope},

@@ -14,12 +14,12 @@ use super::{
     bound_listeners::Open,
     loaded_configuration::LoadedConfiguration,
     shutdown_signals::{DrainLimits, ShutdownSignals, drain},
-    succession::{Event, Succession},
 };
 use crate::{
     admin::{DrainManner, control::Control},
     bpf::lookup,
     enforcement::notify::Manager,
+    handover::{Event, Succession},
     proxy::Drain,
     source::Loaded,
     sys::service::notify,

@@ -7,7 +7,7 @@ use std::{
 
 use tokio::sync::watch;
 
-use super::{missing::missing_addresses, succession::Draining};
+use super::missing::missing_addresses;
 use crate::{
     admin::{
         State, Status,
@@ -16,6 +16,7 @@ use crate::{
             UpgradeRequests,
         },
     },
+    handover::Draining,
     source::Loaded,
     telemetry::{ClusterCounter, Resource, Telemetry},
     tls::CredentialState,

@@ -305,7 +305,11 @@ fn who_is_not_known_has_no_egress_by_the_uplink() {
         ("the same, behind a bridge", ForwardPath { pod: IFINDEX, ..from(FOREIGN) }, true),
         ("another network", from(FOREIGN), true),
         ("a pod that no agent knows", from(LATE), false),
-        ("the same, by a bridge of pods", ForwardPath { by_unknown_port: true, ..from(FOREIGN) }, false),
+        (
+            "the same, by a bridge of pods",
+            ForwardPath { by_unknown_port: true, ..from(FOREIGN) },
+            false,
+        ),
     ];
     for (what, way, is_known) in ways {
         let judge = |address, port| {

@@ -9,7 +9,7 @@ use std::{
 
 use super::{
     super::{
-        decode::{Spanned, Report},
+        decode::{Report, Spanned},
         names,
         resource::{Meta, Resource},
         service_entry::Resolution,

@@ -20,7 +20,7 @@ const NOTHING: u64 = 1 << 20;
 
 /// When memory is short, and when it no longer is. Pure.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Gauge {
+pub(crate) struct Gauge {
     pressed: bool,
     /// The least that was used after memory was given back.
     floor: Option<u64>,
@@ -37,16 +37,16 @@ impl Default for Gauge {
 
 /// What follows from a look.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Advice {
+pub(crate) struct Advice {
     /// Nothing more is to be given out.
-    pub(super) pressed: bool,
+    pub(crate) pressed: bool,
     /// The allocator may hold memory without use.
-    pub(super) trim: bool,
+    pub(crate) trim: bool,
 }
 
 impl Gauge {
     /// `used` of `limit` bytes. Short is above four fifths, until it is below seven tenths.
-    pub(super) fn look(&mut self, used: u64, limit: u64) -> Advice {
+    pub(crate) fn look(&mut self, used: u64, limit: u64) -> Advice {
         let above = if self.pressed { limit / 10 * 7 } else { limit / 5 * 4 };
         self.pressed = limit > 0 && used > above;
         self.looks = self.looks.saturating_add(1);
@@ -62,7 +62,7 @@ impl Gauge {
     }
 
     /// What was used before and after memory was given back.
-    pub(super) fn trimmed(&mut self, before: u64, after: u64) {
+    pub(crate) fn trimmed(&mut self, before: u64, after: u64) {
         self.floor = Some(self.floor.map_or(after, |floor| floor.min(after)));
         self.wait = match before.saturating_sub(after) {
             ..NOTHING => self.wait.saturating_mul(2).min(TRIM_EVERY.1),
@@ -73,7 +73,7 @@ impl Gauge {
 
 /// The running watch; it ends when it is dropped.
 #[derive(Debug)]
-pub(super) struct Watch {
+pub(crate) struct Watch {
     _end: watch::Sender<()>,
 }
 
@@ -81,7 +81,7 @@ pub(super) struct Watch {
 ///
 /// # Errors
 /// The thread cannot be started.
-pub(super) fn watch(stats: Arc<LimitStats>) -> io::Result<Watch> {
+pub(crate) fn watch(stats: Arc<LimitStats>) -> io::Result<Watch> {
     let (end, ended) = watch::channel(());
     thread::Builder::new().name("limits".into()).spawn(move || {
         let mut gauge = Gauge::default();

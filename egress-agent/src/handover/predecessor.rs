@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 
-use super::handover::{Channel, Message, VARIABLE, read};
+use super::channel::{Channel, Message, VARIABLE, read};
 use crate::sys::{
     listening::Named,
     packet_pair::{self, Packet},
@@ -18,7 +18,7 @@ const WHY: usize = 4000;
 
 /// The process before this one, which serves until this one can.
 #[derive(Debug)]
-pub(super) struct Predecessor {
+pub(crate) struct Predecessor {
     pid: u32,
     socket: OwnedFd,
     /// Certificates that it uses.
@@ -30,7 +30,7 @@ impl Predecessor {
     ///
     /// # Errors
     /// It is gone, or says what this version can't read.
-    pub(super) fn find() -> anyhow::Result<Option<(Self, Vec<Named>)>> {
+    pub(crate) fn find() -> anyhow::Result<Option<(Self, Vec<Named>)>> {
         let Some(pid) = env::var_os(VARIABLE) else { return Ok(None) };
         let parent = rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get());
         // Whoever inherited the variable from someone else starts as usual.
@@ -47,17 +47,17 @@ impl Predecessor {
     }
 
     /// Its process id.
-    pub(super) fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.pid
     }
 
     /// Certificates that it uses: this process is to have them too.
-    pub(super) fn credentials(&self) -> &[String] {
+    pub(crate) fn credentials(&self) -> &[String] {
         &self.credentials
     }
 
     /// Says why this process can't take over. The one before goes on in any case.
-    pub(super) fn refuse(&self, error: &anyhow::Error) {
+    pub(crate) fn refuse(&self, error: &anyhow::Error) {
         let why = format!("{error:#}").chars().take(WHY).collect();
         if let Ok(bytes) = serde_json::to_vec(&Message::Failed { why }) {
             packet_pair::send(&self.socket, &bytes, &[]).ok();
@@ -68,7 +68,7 @@ impl Predecessor {
     ///
     /// # Errors
     /// There is no descriptor left.
-    pub(super) fn channel(&self) -> io::Result<Channel> {
+    pub(crate) fn channel(&self) -> io::Result<Channel> {
         Channel::new(self.socket.try_clone()?)
     }
 }

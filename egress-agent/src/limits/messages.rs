@@ -9,7 +9,7 @@ use crate::{proxy::Limits, types::duration_within};
 
 /// Options of `gateway` that bound what one client sends. They hold for each connection.
 #[derive(clap::Args, Clone, Debug)]
-pub(in crate::gateway) struct MessageArgs {
+pub(crate) struct MessageArgs {
     /// Bytes of the head of a request or a response; of HTTP/2, its fields as RFC 9113 counts them.
     #[arg(long, value_name = "BYTES", default_value = "64KiB", value_parser = size)]
     max_header_bytes: usize,
@@ -45,7 +45,7 @@ pub(in crate::gateway) struct MessageArgs {
 
 impl MessageArgs {
     /// The limits, with these in them.
-    pub(in crate::gateway) fn within(&self, limits: Limits) -> Limits {
+    pub(crate) fn within(&self, limits: Limits) -> Limits {
         Limits {
             first_byte: self.first_byte_timeout,
             client_hello: self.client_hello_timeout,

@@ -195,7 +195,12 @@ impl Cx<'_> {
     }
 
     /// Refuses a field of the mapping at `within` that isn't supported.
-    pub(super) fn unsupported(&mut self, bad: &Unsupported, within: &SourcePosition, at: &SourcePosition) {
+    pub(super) fn unsupported(
+        &mut self,
+        bad: &Unsupported,
+        within: &SourcePosition,
+        at: &SourcePosition,
+    ) {
         let message = format!("not supported: {}", bad.why);
         self.report.fatal |= bad.severity == Severity::Error;
         self.note(bad.severity, at, message);

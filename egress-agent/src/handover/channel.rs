@@ -34,12 +34,12 @@ use crate::{
 };
 
 /// Set for the process after: the process id of the one before. Standard input is the channel.
-pub(super) const VARIABLE: &str = "EGRESS_AGENT_REPLACES";
+pub(crate) const VARIABLE: &str = "EGRESS_AGENT_REPLACES";
 
 /// A message.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Message {
+pub(crate) enum Message {
     /// Names of the listening sockets that come with it.
     Sockets { names: Vec<String> },
     /// These were all.
@@ -63,14 +63,14 @@ pub(super) enum Message {
 
 /// One end.
 #[derive(Debug)]
-pub(super) struct Channel(UnixDatagram);
+pub(crate) struct Channel(UnixDatagram);
 
 impl Channel {
     /// Within a runtime.
     ///
     /// # Errors
     /// The runtime can't watch it.
-    pub(super) fn new(socket: OwnedFd) -> io::Result<Self> {
+    pub(crate) fn new(socket: OwnedFd) -> io::Result<Self> {
         // The type is of Unix sockets that keep packets apart, connected or not.
         let socket = StdUnixDatagram::from(socket);
         socket.set_nonblocking(true)?;
@@ -79,7 +79,7 @@ impl Channel {
 
     /// # Errors
     /// The other end is gone, or what the kernel said.
-    pub(super) async fn send(
+    pub(crate) async fn send(
         &self,
         message: &Message,
         descriptors: &[BorrowedFd<'_>],
@@ -94,7 +94,7 @@ impl Channel {
     ///
     /// # Errors
     /// It can't be read.
-    pub(super) async fn receive(&self) -> io::Result<Option<Message>> {
+    pub(crate) async fn receive(&self) -> io::Result<Option<Message>> {
         let receive = || packet_pair::receive(&self.0, false);
         let received = self.0.async_io(Interest::READABLE, receive).await?;
         received.map(|Packet { bytes, .. }| read(&bytes)).transpose()
@@ -103,7 +103,7 @@ impl Channel {
 
 /// # Errors
 /// It is of a version that this one can't read.
-pub(super) fn read(bytes: &[u8]) -> io::Result<Message> {
+pub(crate) fn read(bytes: &[u8]) -> io::Result<Message> {
     Ok(serde_json::from_slice(bytes)?)
 }
 

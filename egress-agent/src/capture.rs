@@ -21,7 +21,7 @@ use crate::{
 
 /// `--capture`.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) enum Capture {
+pub(crate) enum Capture {
     /// One listener gets every TCP port of this host's addresses.
     SkLookup,
     /// These ports, each bound as usual.
@@ -58,7 +58,7 @@ impl FromStr for Capture {
 
 /// `--tunnel-port`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct TunnelPort(Option<Port>);
+pub(crate) struct TunnelPort(Option<Port>);
 
 impl FromStr for TunnelPort {
     type Err = String;
@@ -75,12 +75,12 @@ impl FromStr for TunnelPort {
 
 impl TunnelPort {
     /// The number, if there is one.
-    pub(super) fn number(self) -> Option<u16> {
+    pub(crate) fn number(self) -> Option<u16> {
         self.0.map(Port::get)
     }
 
     /// A set of listeners for each worker, on these addresses; on every one where none is given.
-    pub(super) fn listen(
+    pub(crate) fn listen(
         self,
         addresses: &[IpAddr],
         workers: usize,
@@ -106,7 +106,7 @@ impl TunnelPort {
 }
 
 /// Ports, separated by commas, none of them twice.
-pub(super) fn ports(list: &str) -> Result<Vec<Port>, String> {
+pub(crate) fn ports(list: &str) -> Result<Vec<Port>, String> {
     let mut seen = BTreeSet::new();
     list.split(',')
         .map(|text| {
@@ -120,14 +120,14 @@ pub(super) fn ports(list: &str) -> Result<Vec<Port>, String> {
 }
 
 /// Listeners in place, a set for each worker.
-pub(super) struct Captured {
-    pub(super) listeners: Vec<Vec<TcpListener>>,
+pub(crate) struct Captured {
+    pub(crate) listeners: Vec<Vec<TcpListener>>,
     /// Dropping it ends the capture.
-    pub(super) lookup: Option<lookup::Capture>,
+    pub(crate) lookup: Option<lookup::Capture>,
 }
 
 /// Listens, for so many workers. `own` are the process's other ports, which are never captured.
-pub(super) fn capture(
+pub(crate) fn capture(
     capture: &Capture,
     workers: usize,
     own: &[u16],

@@ -16,7 +16,7 @@ use tokio::{
 };
 
 use super::{
-    handover::{Channel, Message},
+    channel::{Channel, Message},
     successor::{Program, Successor, UpgradeError, upgrade},
 };
 use crate::{
@@ -29,10 +29,10 @@ use crate::{
 };
 
 /// The process before this one as long as it drains; zero for none.
-pub(super) type Draining = Arc<AtomicU32>;
+pub(crate) type Draining = Arc<AtomicU32>;
 
 /// Something that changes what this process is for.
-pub(super) enum Event {
+pub(crate) enum Event {
     /// Another process accepts connections: this one is to stop, and then to [`Succession::release`] it.
     Replaced,
     /// The process before this one has counted this for its rate limits.
@@ -57,7 +57,7 @@ impl Drop for Running {
 }
 
 /// What comes before and after this process. At most two processes serve connections at a time.
-pub(super) struct Succession {
+pub(crate) struct Succession {
     program: Program,
     /// Until they are handed over or closed.
     sockets: Option<Arc<Vec<Named>>>,
@@ -72,7 +72,7 @@ pub(super) struct Succession {
 }
 
 impl Succession {
-    pub(super) fn new(
+    pub(crate) fn new(
         program: Program,
         sockets: Vec<Named>,
         requests: mpsc::Receiver<oneshot::Sender<UpgradeAnswer>>,
@@ -93,18 +93,18 @@ impl Succession {
     }
 
     /// The process before this one as long as it drains, for reports.
-    pub(super) fn draining(&self) -> Draining {
+    pub(crate) fn draining(&self) -> Draining {
         Arc::clone(&self.draining)
     }
 
     /// This process accepts connections, and so does the one before, at the other end of the channel.
-    pub(super) fn follow(&mut self, pid: u32, channel: Channel) {
+    pub(crate) fn follow(&mut self, pid: u32, channel: Channel) {
         self.draining.store(pid, Relaxed);
         self.before = Some(channel);
     }
 
     /// The next event. Dropping it loses nothing.
-    pub(super) async fn next(&mut self) -> Event {
+    pub(crate) async fn next(&mut self) -> Event {
         loop {
             tokio::select! {
                 Some(answer) = self.requests.recv() => self.begin(answer),
@@ -196,7 +196,7 @@ impl Succession {
 
     /// This process no longer accepts connections, and the one after is the service's main process. It goes on
     /// with what workloads have used of their rate limits.
-    pub(super) async fn release(&mut self, used: Vec<UsedRate>) {
+    pub(crate) async fn release(&mut self, used: Vec<UsedRate>) {
         self.close();
         let Some((successor, answer)) = &mut self.after else { return };
         let report = UpgradeReport {
@@ -220,7 +220,7 @@ impl Succession {
 
     /// Gives up an upgrade under way, and this process's hold on the listeners: from here on the kernel
     /// takes connections only for whoever accepts them.
-    pub(super) fn close(&mut self) {
+    pub(crate) fn close(&mut self) {
         self.running = None;
         self.sockets = None;
     }

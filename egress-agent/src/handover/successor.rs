@@ -16,7 +16,7 @@ use std::{
 use thiserror::Error;
 use tokio::time::{sleep, timeout};
 
-use super::handover::{Channel, Message, VARIABLE};
+use super::channel::{Channel, Message, VARIABLE};
 use crate::{
     proxy::UsedRate,
     sys::{
@@ -39,7 +39,7 @@ const LOOK: Duration = Duration::from_millis(20);
 
 /// The program as it was started: what is at its path when the process is to be replaced is what runs then.
 #[derive(Clone, Debug)]
-pub(super) struct Program {
+pub(crate) struct Program {
     path: PathBuf,
     args: Vec<OsString>,
 }
@@ -49,7 +49,7 @@ impl Program {
     ///
     /// # Errors
     /// The path can't be found out.
-    pub(super) fn this() -> io::Result<Self> {
+    pub(crate) fn this() -> io::Result<Self> {
         let own = env::current_exe()?;
         let mut args = env::args_os();
         let named = args.next().map(PathBuf::from);
@@ -71,7 +71,7 @@ fn named_or_own(named: Option<&Path>, own: PathBuf) -> PathBuf {
 
 /// Why this process goes on as if nothing had happened.
 #[derive(Debug, Error)]
-pub(super) enum UpgradeError {
+pub(crate) enum UpgradeError {
     /// There is no such program, or it may not be run.
     #[error("can't start {}: {error}", path.display())]
     Start {
@@ -120,9 +120,9 @@ impl From<io::Error> for UpgradeError {
 
 /// The process that accepts connections now.
 #[derive(Debug)]
-pub(super) struct Successor {
-    pub(super) pid: u32,
-    pub(super) version: String,
+pub(crate) struct Successor {
+    pub(crate) pid: u32,
+    pub(crate) version: String,
     channel: Channel,
     child: Child,
 }
@@ -130,7 +130,7 @@ pub(super) struct Successor {
 impl Successor {
     /// This process accepts no connections from here on, and workloads have used this much of their rate
     /// limits.
-    pub(super) async fn release(&self, used: Vec<UsedRate>) {
+    pub(crate) async fn release(&self, used: Vec<UsedRate>) {
         let telling = async {
             for used in used.chunks(RATES) {
                 self.channel.send(&Message::Rates { used: used.to_vec() }, &[]).await?;
@@ -148,7 +148,7 @@ impl Successor {
     }
 
     /// Completes when it has ended.
-    pub(super) async fn ended(&mut self) -> String {
+    pub(crate) async fn ended(&mut self) -> String {
         while let Ok(Some(_)) = self.channel.receive().await {}
         match ended(&mut self.child).await {
             Some(status) => status.to_string(),
@@ -181,7 +181,7 @@ impl Drop for Starting {
 ///
 /// # Errors
 /// [`UpgradeError`]; the new process has ended then.
-pub(super) async fn upgrade(
+pub(crate) async fn upgrade(
     program: &Program,
     sockets: &[Named],
     credentials: Vec<String>,

@@ -11,7 +11,7 @@ fn count(least: u64, most: u64) -> RangedU64ValueParser<usize> {
 
 /// Options of `gateway` that bound name look-ups. They are of the process, for all workers together.
 #[derive(clap::Args, Clone, Debug)]
-pub(in crate::gateway) struct LookupArgs {
+pub(crate) struct LookupArgs {
     /// Name look-ups under way. Each takes up to two descriptors, of those that its request has.
     #[arg(long, value_name = "N", default_value_t = LookupLimits::default().active, value_parser = count(8, 4096))]
     max_lookups: usize,
@@ -34,7 +34,7 @@ impl LookupArgs {
     ///
     /// # Errors
     /// A share that rounds to nothing: no source could look anything up.
-    pub(in crate::gateway) fn limits(&self) -> anyhow::Result<LookupLimits> {
+    pub(crate) fn limits(&self) -> anyhow::Result<LookupLimits> {
         let least = self.max_lookups.min(self.max_pending_lookups);
         anyhow::ensure!(
             self.lookup_shares <= least,

@@ -3,10 +3,11 @@
 
 mod lookups;
 mod messages;
+pub(crate) mod pressure;
 
 use anyhow::bail;
 
-pub(super) use self::{lookups::LookupArgs, messages::MessageArgs};
+pub(crate) use self::{lookups::LookupArgs, messages::MessageArgs};
 
 use crate::{
     proxy::Limits,
@@ -16,7 +17,7 @@ use crate::{
 /// Options of `gateway` that bound what its sources share. All bounds are of the process; each worker
 /// has an equal part.
 #[derive(clap::Args, Clone, Debug, Default)]
-pub(super) struct LimitArgs {
+pub(crate) struct LimitArgs {
     /// The memory that this process may use [default: the smallest limit of its cgroups, or else the
     /// machine's memory]. Bounds are derived from it; at 80 % of it nothing more is given out.
     #[arg(long, value_name = "BYTES", value_parser = bytes)]
@@ -62,13 +63,13 @@ fn bytes(text: &str) -> Result<u64, String> {
 
 /// What the process may use, and what it does before it serves.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Allowance {
+pub(crate) struct Allowance {
     /// In bytes.
-    pub(super) memory: u64,
+    pub(crate) memory: u64,
     /// `RLIMIT_NOFILE`; `None` for no limit.
-    pub(super) descriptors: Option<u64>,
+    pub(crate) descriptors: Option<u64>,
     /// Descriptors that are open.
-    pub(super) open: u64,
+    pub(crate) open: u64,
 }
 
 /// Most of anything that one worker has, unless it is set.
@@ -80,7 +81,7 @@ const FEW: u64 = 64;
 
 /// The bounds of the process.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Derived {
+pub(crate) struct Derived {
     memory: u64,
     descriptors: Option<u64>,
     connections: u64,
@@ -96,7 +97,7 @@ pub(super) struct Derived {
 
 impl LimitArgs {
     /// The memory that may be used, where it is set.
-    pub(super) fn memory(&self) -> Option<u64> {
+    pub(crate) fn memory(&self) -> Option<u64> {
         self.memory_limit
     }
 
@@ -106,7 +107,7 @@ impl LimitArgs {
     ///
     /// # Errors
     /// There are not enough descriptors to serve anybody.
-    pub(super) fn derive(&self, allowance: Allowance, workers: usize) -> anyhow::Result<Derived> {
+    pub(crate) fn derive(&self, allowance: Allowance, workers: usize) -> anyhow::Result<Derived> {
         let workers = u64::try_from(workers).unwrap_or(1).max(1);
         let Allowance { memory, descriptors, open } = allowance;
         let reserved = self.reserved_descriptors.unwrap_or(64 + 16 * workers);
@@ -149,7 +150,7 @@ impl LimitArgs {
 
 impl Derived {
     /// What one worker has of it.
-    pub(super) fn of_worker(&self) -> Limits {
+    pub(crate) fn of_worker(&self) -> Limits {
         let part = |all: u64| usize::try_from((all / self.workers).max(1)).unwrap_or(usize::MAX);
         Limits {
             connections: part(self.connections),
@@ -166,7 +167,7 @@ impl Derived {
     }
 
     /// Shows them.
-    pub(super) fn publish(&self, stats: &LimitStats) {
+    pub(crate) fn publish(&self, stats: &LimitStats) {
         stats.set_limit(Resource::Connections, self.connections);
         stats.set_limit(Resource::Requests, self.requests);
         stats.set_limit(Resource::RequestBytes, self.request_bytes);
