@@ -46,7 +46,7 @@ pub struct Globals {
     /// The policy of what is forwarded to the uplink. Which workload it came from can't be known
     /// there (source NAT comes first), so it holds every policy's direct routes.
     pub uplink_policy: PolicyId,
-    /// Which look-ups can be left out: see [`Absent`](crate::absent::Absent). Zero leaves out none.
+    /// Which look-ups can be left out: see [`SurelyAbsent`](crate::absent::SurelyAbsent). Zero leaves out none.
     pub absent: u32,
     /// Which configuration the maps hold: the first bytes of its digest.
     pub digest: [u8; 16],

@@ -127,7 +127,11 @@ fn shown(demo: &mut Command) -> Result<String> {
         bail!("the demo failed, so its page stays as it is: {}\n{shown}", done.status);
     }
     let target = format!("{}/", run::target_dir().display());
-    Ok(shown.replace(&target, "target/").trim_end().to_owned())
+    // Of the kernel the number, and not what this machine's builder put behind it.
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").context("osrelease")?;
+    let release = release.trim();
+    let number = release.split('-').next().unwrap_or(release);
+    Ok(shown.replace(&target, "target/").replace(release, number).trim_end().to_owned())
 }
 
 /// Writes a page, and ends its block.

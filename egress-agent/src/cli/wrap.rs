@@ -82,7 +82,7 @@ mod tests {
             "\x1b[1;31mone\x1b[0m two\n  three\n"
         );
         assert_eq!(
-            fitted("one\n  two  three\n  a b c d e f\n", 11),
+            fitted("one\n  two  three\n  a b c d e f\n", 12),
             "one\n  two  three\n  a b c d e\n      f\n"
         );
         assert_eq!(fitted("a  wide   line\n", width(false)), "a  wide   line\n");

@@ -18,6 +18,7 @@ mod implied;
 mod index;
 mod keepalive;
 mod locality;
+mod lookup;
 mod mesh;
 mod node;
 mod nodes;
@@ -37,7 +38,6 @@ mod services;
 mod traffic;
 mod unreachable;
 mod validators;
-mod workload_selector;
 mod workloads;
 mod yielding;
 

@@ -276,7 +276,7 @@ record! {
 record! {
     /// Changes of headers. What is removed goes first, and values show the headers as they are then.
     struct HeaderChanges {
-        /// Overwrite. Values may hold the operators of the access log (`%START_TIME%`), with `%REQ(NAME)%` any header of the request, and in headers of the response with `%RESP(NAME)%` any of the response; `%%` is a percent sign. A header that would be empty is left out. `Host` and `:authority` of a request change its authority.
+        /// Overwrite. Values may hold the operators of the access log (`%START_TIME%`): `REQ` with any header of the request, and in headers of the response `RESP` with any of the response; `%%` is a percent sign. A header that would be empty is left out. `Host` and `:authority` of a request change its authority.
         "set" set: Dict<Spanned<String>> = "none",
         /// Append; values as in `set`.
         "add" add: Dict<Spanned<String>> = "none",

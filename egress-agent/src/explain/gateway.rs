@@ -243,10 +243,10 @@ fn carried_out(
         let detail = format!("{name} is at {first}, which the gateway must not dial");
         return Outcome::new(Verdict::Refused, Reason::AddressRefused, detail);
     }
-    let detail = match audit {
-        Some(policy) => format!("{policy} marks it for audit"),
-        None => format!("the gateway sends it to {}", cluster.name),
-    };
+    let mut detail = format!("the gateway sends it to {}", cluster.name);
+    if let Some(policy) = audit {
+        detail.push_str(&format!("; {policy} marks it for audit"));
+    }
     Outcome::new(Verdict::Allowed, Reason::Gateway, detail)
 }
 

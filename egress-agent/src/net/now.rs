@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 thread_local!(static POLLED: Cell<Option<Instant>> = const { Cell::new(None) });
 
-/// The time at which the task that runs was polled; now, outside of [`super::Turns`].
+/// The time at which the task that runs was polled; now, outside of [`super::FairTurns`].
 ///
 /// A request asks for it some ten times, and a poll takes some microseconds: deadlines are seconds. What takes
 /// long within one poll is not seen by it.

@@ -1,4 +1,4 @@
-//! The bypass techniques, one module for each kind. Each attempt is a function from a [`Try`](super::attempt::Try)
+//! The bypass techniques, one module for each kind. Each attempt is a function from a [`RunningAttempt`](super::attempt::RunningAttempt)
 //! to its outcome.
 
 pub(super) mod family;

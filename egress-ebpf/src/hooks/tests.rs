@@ -292,7 +292,8 @@ fn the_uplink_judges_a_pods_packets_by_the_pods_policy() {
     assert_eq!(judge(&World::usual(), IFINDEX, 0), (DROP, Reason::NotRedirected));
     // Behind a bridge only the note tells.
     assert_eq!(judge(&audited, FOREIGN, IFINDEX), (PASS, Reason::NotRedirected));
-    assert_eq!(judge(&audited, IFINDEX, FOREIGN), (DROP, Reason::NotRedirected));
+    // A note that names no pod's interface gives no egress.
+    assert_eq!(judge(&audited, IFINDEX, FOREIGN), (DROP, Reason::UnknownWorkload));
 }
 
 /// Its source may be anybody's, and a gateway might go by that.

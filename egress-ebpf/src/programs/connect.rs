@@ -9,6 +9,7 @@ use aya_ebpf::{
 };
 use egress_ebpf::{
     abi::{OriginalDst, PolicyId, hook, hop},
+    addr::{Addr, PortBe},
     hooks,
     reason::Reason,
     tunnel::End,
@@ -106,8 +107,29 @@ fn listener(address: impl SocketAddr, target: Target) -> Result<End, Reason> {
     listeners.pick(address.reach(&address.addr())).ok_or(Reason::NoTunnel)
 }
 
+/// What an entry of `ORIGINAL_DST` begins as. It is filled in where it is: the stack has no room for one.
+static NOTHING: OriginalDst = OriginalDst {
+    cgroup: 0,
+    caller: 0,
+    share: 0,
+    network: 0,
+    addr: Addr::UNSPECIFIED,
+    gateway: Addr::UNSPECIFIED,
+    group: 0,
+    policy: 0,
+    port: PortBe::new(0),
+    gateway_port: PortBe::new(0),
+    routed_port: PortBe::new(0),
+    hop: hop::PLAIN,
+    reported: 0,
+    pid: 0,
+    reserved: 0,
+    command: [0; _],
+};
+
 /// Remembers what the socket asked for, then puts another end in its place.
 #[inline(always)]
+#[expect(clippy::needless_borrows_for_generic_args, reason = "a copy would be on the stack")]
 fn send(
     address: impl SocketAddr,
     there: End,
@@ -115,37 +137,27 @@ fn send(
     target: Target,
     asks: CallingWorkload<'_>,
 ) -> Result<(), Reason> {
-    let original = address.addr();
     let port = address.port();
-    let share = asks.workload.share_of_current().id;
-    // SAFETY: the context is valid. Minimum kernel version: 5.7.
-    let network = unsafe { bpf_get_netns_cookie(address.context().cast()) };
-    let entry = OriginalDst {
-        cgroup: asks.workload.listed(),
-        caller: asks.workload.cgroup,
-        share,
-        network,
-        addr: original,
-        gateway: there.addr,
-        group: target.group,
-        policy: asks.policy,
-        port,
-        gateway_port: there.port,
-        routed_port: target.port,
-        hop,
-        reported: 0,
-        pid: 0,
-        reserved: 0,
-        command: [0; _],
-    };
-    // Last, so that it is not kept meanwhile: the stack is short.
-    // SAFETY: as above.
+    // SAFETY: the context is valid.
     let cookie = unsafe { bpf_get_socket_cookie(address.context().cast()) };
-    ORIGINAL_DST.insert(cookie, entry, 0).map_err(|_full| Reason::OriginalDstFull)?;
-    if let Some(entry) = ORIGINAL_DST.get_ptr_mut(cookie) {
-        // SAFETY: the pointer is to the map's value, which stays memory of that kind even if the entry is
-        // forgotten meanwhile.
-        unsafe { name_process(&raw mut (*entry).pid, &raw mut (*entry).command) };
+    ORIGINAL_DST.insert(cookie, &NOTHING, 0).map_err(|_full| Reason::OriginalDstFull)?;
+    let entry = ORIGINAL_DST.get_ptr_mut(cookie).ok_or(Reason::OriginalDstFull)?;
+    // SAFETY: the pointer is to the map's value, which stays memory of that kind even if the entry is forgotten
+    // meanwhile. The context is valid. Minimum kernel version: 5.7.
+    unsafe {
+        (*entry).network = bpf_get_netns_cookie(address.context().cast());
+        (*entry).share = asks.workload.share_of_current().id;
+        (*entry).cgroup = asks.workload.listed();
+        (*entry).caller = asks.workload.cgroup;
+        (*entry).addr = address.addr();
+        (*entry).gateway = there.addr;
+        (*entry).group = target.group;
+        (*entry).policy = asks.policy;
+        (*entry).port = port;
+        (*entry).gateway_port = there.port;
+        (*entry).routed_port = target.port;
+        (*entry).hop = hop;
+        name_process(&raw mut (*entry).pid, &raw mut (*entry).command);
     }
     #[cfg(feature = "log")]
     aya_log_ebpf::debug!((), "socket {} goes by port {}", cookie, there.port.get());

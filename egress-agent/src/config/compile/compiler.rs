@@ -9,8 +9,8 @@ use std::{
 use super::{
     super::{decode::Report, resource::Resource, virtual_service::VirtualService},
     index::{DestinationRules, EgressHosts, Entries, GatewayServers, Groups, Hints},
+    lookup::Lookup,
     mesh,
-    workload_selector::WorkloadSelector,
 };
 use crate::{
     policy::{
@@ -54,5 +54,5 @@ pub(super) struct Compiler<'r> {
     pub(super) gateway_names: OnceCell<Vec<String>>,
     /// By name; those of one name differ in their settings.
     pub(super) clusters: BTreeMap<ClusterName, Vec<Arc<Cluster>>>,
-    pub(super) destinations: HashMap<WorkloadSelector, Arc<Destination>>,
+    pub(super) destinations: HashMap<Lookup, Arc<Destination>>,
 }

@@ -7,8 +7,8 @@ use egress_ebpf::reason::Reason;
 use super::{
     super::{decode::Spanned, names, problem::Severity, virtual_service::Destination as Mirror},
     Compiler, egress_addresses,
+    lookup::{Lookup, Traffic},
     routes::{Scope, Stage},
-    workload_selector::{Traffic, WorkloadSelector},
 };
 use crate::{
     policy::{
@@ -83,12 +83,8 @@ impl Compiler<'_> {
             return refused(Reason::HostNotInRegistry, &detail);
         };
         let subset_name = subset.as_ref().map_or("", |subset| subset.value.as_str());
-        let wanted = WorkloadSelector {
-            host: pattern.clone(),
-            port: number,
-            subset: subset_name.into(),
-            traffic,
-        };
+        let wanted =
+            Lookup { host: pattern.clone(), port: number, subset: subset_name.into(), traffic };
         let destination = self.destination(&wanted);
         let refusals = self.refusals(&destination, stage, scope);
         if let Some(subset) = subset

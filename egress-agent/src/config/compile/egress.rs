@@ -27,8 +27,8 @@ use super::{
     Compiler,
     entry::CompiledEntry,
     index::EgressHosts,
+    lookup::{Lookup, Traffic},
     precedence::most_specific,
-    workload_selector::{Traffic, WorkloadSelector},
 };
 use crate::{
     policy::{
@@ -175,8 +175,7 @@ impl Compiler<'_> {
         let mut meta = policy.meta.clone();
         meta.namespace = self.service_namespace(policy);
         let entry = CompiledEntry::of_policy(meta, rule.host.clone(), port, protocol);
-        let wanted =
-            WorkloadSelector { host: rule.host.clone(), port, subset: String::new(), traffic };
+        let wanted = Lookup { host: rule.host.clone(), port, subset: String::new(), traffic };
         self.policy_destination(&entry, &wanted, rule.originate.is_some())
     }
 

@@ -1,6 +1,6 @@
 //! Whether what a rule sends to a destination is what is spoken there.
 
-use super::workload_selector::Traffic;
+use super::lookup::Traffic;
 use crate::policy::Protocol;
 
 /// Why it is not, as a sentence. `tls` is what the gateway starts, `connect` a proxy's `tunnel`.

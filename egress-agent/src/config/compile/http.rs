@@ -17,9 +17,10 @@ use super::{
         text::StringMatch,
         virtual_service::{HttpDestination, HttpMatch as Mirror, HttpRule as RuleMirror},
     },
-    Compiler, places,
+    Compiler,
+    lookup::Traffic,
+    places,
     routes::{Scope, Stage, check_stages, in_stage, only_port, shares, source},
-    workload_selector::Traffic,
 };
 use delegates::LocatedRule;
 use headers::{authority, header_ops};

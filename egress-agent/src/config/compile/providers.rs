@@ -10,10 +10,10 @@ use super::{
     Compiler, egress_addresses,
     entry::{CompiledEntry, with_names},
     fits,
+    lookup::{Lookup, Traffic},
     precedence::{Merged, most_specific},
     rule::Rule,
     traffic::TlsWish,
-    workload_selector::{Traffic, WorkloadSelector},
 };
 use crate::{
     policy::{
@@ -26,7 +26,7 @@ use crate::{
 
 impl Compiler<'_> {
     /// Everything that declares the host and port, whoever sees it.
-    pub(super) fn destination(&mut self, wanted: &WorkloadSelector) -> Arc<Destination> {
+    pub(super) fn destination(&mut self, wanted: &Lookup) -> Arc<Destination> {
         if let Some(known) = self.destinations.get(wanted) {
             return Arc::clone(known);
         }
@@ -65,7 +65,7 @@ impl Compiler<'_> {
             Protocol::Tls => Traffic::Tls,
             Protocol::Tcp => Traffic::Tcp,
         };
-        let wanted = WorkloadSelector { host: host.clone(), port, subset: String::new(), traffic };
+        let wanted = Lookup { host: host.clone(), port, subset: String::new(), traffic };
         let provider = self.provider(entry, host.clone(), &wanted)?;
         let cluster = Arc::clone(&provider.others.cluster);
         Some((cluster, Arc::new(Destination { providers: vec![provider] })))
@@ -76,7 +76,7 @@ impl Compiler<'_> {
     pub(super) fn policy_destination(
         &mut self,
         entry: &CompiledEntry,
-        wanted: &WorkloadSelector,
+        wanted: &Lookup,
         originate: bool,
     ) -> Option<Arc<Destination>> {
         let mut provider = self.provided(entry, wanted.host.clone(), wanted)?;
@@ -101,30 +101,20 @@ impl Compiler<'_> {
     }
 
     /// One entry's part of a destination.
-    fn provider(
-        &mut self,
-        index: usize,
-        host: HostPattern,
-        wanted: &WorkloadSelector,
-    ) -> Option<Provider> {
+    fn provider(&mut self, index: usize, host: HostPattern, wanted: &Lookup) -> Option<Provider> {
         let provider = self.provided(self.entries.get(index)?, host, wanted)?;
         Some(self.share(provider))
     }
 
     /// The same before its clusters are shared.
-    fn provided(
-        &self,
-        entry: &CompiledEntry,
-        host: HostPattern,
-        wanted: &WorkloadSelector,
-    ) -> Option<Provider> {
-        entry.port(wanted.port)?;
-        let rules = self.rules.meeting(&wanted.host);
+    fn provided(&self, entry: &CompiledEntry, host: HostPattern, key: &Lookup) -> Option<Provider> {
+        entry.port(key.port)?;
+        let rules = self.rules.meeting(&key.host);
         let rules = Relevant {
-            covering: rules.iter().filter(|rule| rule.host.covers(&wanted.host)).copied().collect(),
+            covering: rules.iter().filter(|rule| rule.host.covers(&key.host)).copied().collect(),
             asking: rules
                 .iter()
-                .filter(|rule| rule.asks_tls(wanted.port, &wanted.subset))
+                .filter(|rule| rule.asks_tls(key.port, &key.subset))
                 .copied()
                 .collect(),
             all: rules,
@@ -134,7 +124,7 @@ impl Compiler<'_> {
         clients.push(&self.mesh.root_namespace);
         clients.sort_unstable();
         clients.dedup();
-        let others = self.reached(entry, &rules, wanted, None, None)?;
+        let others = self.reached(entry, &rules, key, None, None)?;
         let mut by_client = Vec::new();
         // Those that rules select come first.
         let mut selected: Vec<(&Namespace, &Labels)> = Vec::new();
@@ -146,12 +136,12 @@ impl Compiler<'_> {
             }
         }
         for (client, labels) in selected {
-            let reached = self.reached(entry, &rules, wanted, Some(client), Some(labels))?;
+            let reached = self.reached(entry, &rules, key, Some(client), Some(labels))?;
             let clients = Clients { namespace: client.clone(), labels: labels.clone() };
             by_client.push((clients, reached));
         }
         for client in clients {
-            let reached = self.reached(entry, &rules, wanted, Some(client), None)?;
+            let reached = self.reached(entry, &rules, key, Some(client), None)?;
             if reached != others {
                 let clients = Clients { namespace: client.clone(), labels: Labels::new() };
                 by_client.push((clients, reached));
@@ -189,11 +179,11 @@ impl Compiler<'_> {
         &self,
         entry: &CompiledEntry,
         rules: &Relevant<'_>,
-        wanted: &WorkloadSelector,
+        wanted: &Lookup,
         client: Option<&Namespace>,
         selected: Option<&Labels>,
     ) -> Option<VisibleDestination> {
-        let WorkloadSelector { host, port, subset, traffic } = wanted;
+        let Lookup { host, port, subset, traffic } = wanted;
         let service = entry.port(*port)?;
         let rules = &Relevant {
             all: Vec::new(),
@@ -346,10 +336,10 @@ impl Compiler<'_> {
         asking: &[&Rule],
         chosen: &[&Rule],
         merged: &Merged<'_>,
-        wanted: &WorkloadSelector,
+        wanted: &Lookup,
         client: Option<&Namespace>,
     ) -> Vec<Refusal> {
-        let WorkloadSelector { host, port, subset: _, traffic: _ } = wanted;
+        let Lookup { host, port, subset: _, traffic: _ } = wanted;
         let (service, root) = (&entry.meta.namespace, &self.mesh.root_namespace);
         let mut refusals = Vec::new();
         for rule in asking {

@@ -12,8 +12,9 @@ use super::{
             TlsRule as TlsRuleMirror, VirtualService,
         },
     },
-    Compiler, places,
-    workload_selector::Traffic,
+    Compiler,
+    lookup::Traffic,
+    places,
 };
 use crate::{
     policy::{

@@ -232,9 +232,8 @@ impl<'a> Attempt<'a> {
     ) -> Result<(Outbound, Response), Failure> {
         let worker = &self.connection.worker;
         let owner = self.connection.downstream.owner();
-        let asker =
-            DialContext { owner: &owner, hash: self.hash, from: self.route.from.as_deref() };
-        let planning = plan(worker, self.policy, asker, &self.key, self.stats);
+        let dial = DialContext { owner: &owner, hash: self.hash, from: self.route.from.as_deref() };
+        let planning = plan(worker, self.policy, dial, &self.key, self.stats);
         let plan = watch(self.connection, down, clock, planning).await??;
         let drain = self.policy.snapshot().mesh.address_drain_time;
         worker.http.pool.known(&self.key, &plan, drain);

@@ -169,7 +169,7 @@ fn command(screen: &mut Screen, (name, host): (&str, &Machine<'_>), text: &str) 
     screen.all(&done.stdout);
     screen.all(&done.stderr);
     let good = is_as_told(text, &done);
-    let seen = if good { "as told".to_owned() } else { format!("exit code {}", done.code) };
+    let seen = if good { "as described".to_owned() } else { format!("exit code {}", done.code) };
     screen.check(&format!("{name}: {text}"), &seen, good);
     Ok(())
 }

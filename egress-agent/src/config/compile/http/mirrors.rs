@@ -3,8 +3,8 @@
 use super::{
     super::{
         Compiler,
+        lookup::Traffic,
         routes::{Scope, Stage, only_port},
-        workload_selector::Traffic,
     },
     HttpOutcome,
 };

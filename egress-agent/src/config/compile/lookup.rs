@@ -7,14 +7,14 @@ use crate::{
 
 /// What is looked for.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub(super) struct WorkloadSelector {
+pub(super) struct Lookup {
     pub(super) host: HostPattern,
     pub(super) port: Port,
     pub(super) subset: String,
     pub(super) traffic: Traffic,
 }
 
-impl WorkloadSelector {
+impl Lookup {
     pub(super) fn cluster_name(&self) -> ClusterName {
         ClusterName::outbound(self.port, &self.subset, &self.host.to_string())
     }
