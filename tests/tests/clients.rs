@@ -442,12 +442,8 @@ fn curl_reads_through_the_gateway_what_it_reads_directly() {
         ("length_and_encoding", format!("{OK}Content-Length: 3\r\n{chunked}\r\n{CHUNKS}")),
         ("header_blanks", format!("{OK}X-Odd : y\r\n{LENGTH}")),
         ("bare_lf", format!("{OK}X-Odd: y\r\n{LENGTH}").replace("\r\n", "\n")),
-        // Of some lines only: after the status line, there alone, and at the end of the head.
-        ("bare_lf", format!("{OK}X-Odd: y\nContent-Length: 5\n\nhello")),
+        // The status line, and some lines behind it.
         ("bare_lf", format!("HTTP/1.1 200 OK\nX-Odd: y\r\n{LENGTH}")),
-        ("bare_lf", format!("{OK}X-Odd: y\n{LENGTH}")),
-        ("bare_lf", format!("{OK}Content-Length: 5\r\n\nhello")),
-        ("bare_lf", format!("{OK}Content-Length: 5\n\r\nhello")),
         ("folded_header", format!("{OK}X-Odd: y\r\n z\r\n{LENGTH}")),
         ("status_blanks", format!("HTTP/1.1  200 OK\r\n{LENGTH}")),
         ("chunk_blanks", format!("{OK}{chunked}\r\n5 \r\nhello\r\n0\r\n\r\n")),
@@ -462,6 +458,8 @@ fn curl_reads_through_the_gateway_what_it_reads_directly() {
     let ambiguous = [
         format!("{OK}{chunked}{chunked}\r\n{CHUNKS}"),
         format!("{OK}Content-Length: 5, 6\r\n{chunked}\r\n{CHUNKS}"),
+        format!("{OK}X-Odd: y\n{LENGTH}"),
+        format!("{OK}Content-Length: 5\n\nhello"),
         format!("{OK}X-Odd: a\rb\r\n{LENGTH}"),
         format!("{OK}X-Odd: a\r\r\n{LENGTH}"),
         format!("HTTP/1.0 200 OK\r\n{chunked}\r\n{CHUNKS}"),

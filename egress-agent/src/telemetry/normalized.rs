@@ -33,7 +33,7 @@ kinds! {
     FoldedHeader = "folded_header";
     /// Blanks between a header's name and its colon; they were removed (RFC 9112 §5.1).
     HeaderBlanks = "header_blanks";
-    /// A head with a line that ends with LF alone; each line was ended with CR LF (RFC 9112 §2.2).
+    /// A head whose lines end with LF alone, from the status line on (RFC 9112 §2.2).
     BareLf = "bare_lf";
     /// Several blanks between the version and the status code; one was kept (RFC 9112 §4).
     StatusBlanks = "status_blanks";

@@ -30,17 +30,20 @@ pub(in super::super) struct HeadLimits {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(in super::super) struct EndOfHead {
     seen: usize,
+    /// The first line ended with LF alone.
+    bare: bool,
 }
 
 impl EndOfHead {
     /// The head's length with its empty line, or `None` while it is incomplete. `buf` is what was
     /// read so far, the bytes of earlier calls included.
     ///
-    /// Any line of an upstream's head may end with LF alone (RFC 9112 §2.2): curl, browsers, nginx and HAProxy
-    /// take each LF for the end of a line, whatever stands before it.
+    /// The lines of an upstream's head may end with LF alone from the status line on: whoever wants CR LF
+    /// finds no status line there. Later, a LF alone may be one that got into a value: some end the line there
+    /// and others do not.
     ///
     /// # Errors
-    /// A client's line that ends with LF alone, an empty first line, or more than `limit` bytes.
+    /// A bare line feed elsewhere, an empty first line, or more than `limit` bytes.
     pub(in super::super) fn find(
         &mut self,
         buf: &[u8],
@@ -50,18 +53,27 @@ impl EndOfHead {
         let seen = self.seen;
         let fresh = buf.get(seen..).unwrap_or_default();
         for at in memchr::memchr_iter(b'\n', fresh).map(|at| at + seen) {
-            match (buf.get(..at).unwrap_or_default(), from) {
-                ([.., b'\n', b'\r'], _) | ([.., b'\n'], Sender::Upstream) if at < limit => {
+            match buf.get(..at).unwrap_or_default() {
+                [.., b'\r', b'\n', b'\r'] if at < limit => return Ok(Some(at + 1)),
+                [.., b'\n'] | [.., b'\n', b'\r'] if self.bare && at < limit => {
                     return Ok(Some(at + 1));
                 }
-                ([b'\r'], _) => return Err(BadMessage::Syntax(httparse::Error::Token)),
-                ([.., b'\r'], _) => {}
-                ([], _) | (_, Sender::Client) => return Err(BadMessage::LineEnding),
-                (_, Sender::Upstream) => {}
+                [b'\r'] => return Err(BadMessage::Syntax(httparse::Error::Token)),
+                [.., b'\r'] => {}
+                line => self.bare_line_feed(line, from)?,
             }
         }
         self.seen = buf.len();
         if buf.len() >= limit { Err(BadMessage::HeadTooLarge { limit }) } else { Ok(None) }
+    }
+
+    fn bare_line_feed(&mut self, before: &[u8], from: Sender) -> Result<(), BadMessage> {
+        let is_first = || !before.is_empty() && memchr::memchr(b'\n', before).is_none();
+        match from {
+            Sender::Upstream if self.bare || is_first() => self.bare = true,
+            Sender::Client | Sender::Upstream => return Err(BadMessage::LineEnding),
+        }
+        Ok(())
     }
 }
 
@@ -133,7 +145,8 @@ pub(in super::super) fn parse_response(
     if has_folds(head)? {
         normalized.insert(Normalized::FoldedHeader);
     }
-    if has_bare_line_feed(head) {
+    let first = head.split(|b| *b == b'\n').next().unwrap_or_default();
+    if !first.ends_with(b"\r") {
         normalized.insert(Normalized::BareLf);
     }
     if head.get(STATUS_AT) == Some(&b' ') {
@@ -185,11 +198,6 @@ fn with_fields<'b, T>(
 
 /// Where the status code is: behind the version and one blank.
 const STATUS_AT: usize = "HTTP/1.1 ".len();
-
-/// Whether a line ends with LF alone.
-fn has_bare_line_feed(head: &[u8]) -> bool {
-    memchr::memchr_iter(b'\n', head).any(|at| !head.get(..at).is_some_and(|l| l.ends_with(b"\r")))
-}
 
 /// Fields that frame or route: what is odd about one is never put right, because others do not know it for one.
 const FRAMING: [&[u8]; 5] =

@@ -103,15 +103,13 @@ fn what_has_one_meaning_reaches_the_client_in_its_one_form() {
         ),
         ("Content-Length: 5\r\n", "\r\nhello", length, &[], true),
     ] {
-        // Which lines of the head end with LF alone: none, all, only the first, all but it, every other one.
-        // Chunks keep their own line ends.
-        for which in [0, !0, 1, !1, 0b0101, 0b1010_u32] {
-            let lines = format!("HTTP/1.1 200 OK\r\n{head}\r\n");
-            let ends = |at: usize| if which >> at & 1 == 1 { "\n" } else { "\r\n" };
-            let lines = lines.split_terminator("\r\n").enumerate();
-            let whole: String = lines.map(|(at, line)| format!("{line}{}", ends(at))).collect();
-            let whole = whole + &body[2..];
-            let bare = which != 0;
+        for bare in [false, true] {
+            // Bare LF from the status line on; chunks keep their own line ends.
+            let whole = format!("HTTP/1.1 200 OK\r\n{head}");
+            let whole = match bare {
+                true => whole.replace("\r\n", "\n") + "\n" + &body[2..],
+                false => whole + body,
+            };
             let kinds = [kinds, if bare { &[Kind::BareLf] } else { &[] }].concat();
             let before: Vec<_> = kinds.iter().map(|kind| normalized(*kind)).collect();
             local(async {
@@ -140,6 +138,7 @@ fn what_has_two_meanings_is_refused_with_its_reason() {
     let encodings = "Transfer-Encoding is given more than once or is not exactly `chunked`";
     let name = "malformed message head: invalid header name";
     let value = "malformed message head: invalid header value";
+    let ends = "a line of the message does not end with CR LF";
     let chunks = "5\r\nhello\r\n0\r\n\r\n";
     let many = "X: y\r\n".repeat(1001);
     for (version, headers, body, reason) in [
@@ -170,8 +169,10 @@ fn what_has_two_meanings_is_refused_with_its_reason() {
         ("1.1", "Connection : close\r\nContent-Length: 5\r\n\r\n", "hello", name),
         ("1.1", "X name: y\r\nContent-Length: 5\r\n\r\n", "hello", name),
         ("1.1", "X: y\r\r\nContent-Length: 5\r\n\r\n", "hello", value),
-        ("1.1", "X: a\rContent-Length: 5\n\n", "hello", value),
-        ("1.1", "X: y\nContent-Length: 5\r\nContent-Length: 6\n\n", "hello", lengths),
+        ("1.1", "X: a\rb\r\nContent-Length: 5\r\n\r\n", "hello", value),
+        ("1.1", "X: y\nContent-Length: 5\r\n\r\n", "hello", ends),
+        ("1.1", "Content-Length: 5\r\n\n", "hello", ends),
+        ("1.1", "Content-Length: 5\n\n", "hello", ends),
         ("1.1", &format!("{many}\r\n"), "", "the message has more than 1000 headers"),
     ] {
         local(async {

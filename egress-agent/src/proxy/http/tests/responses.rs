@@ -229,6 +229,7 @@ fn heads(table: &mut Table) {
         "(X): y\r\n",
         "X: a\0b\r\n",
         "X: a\rb\r\n",
+        "X: y\n",
         "X: y\r\r\n",
         "X: a\nContent-Length: 9\r\n",
         "X: a\rContent-Length: 9\r\n",
@@ -259,31 +260,25 @@ fn heads(table: &mut Table) {
     ] {
         table.add(ok(&format!("{line}{length}"), "hello"), Whole(200, "hello"));
     }
-    // Lines that end with LF alone: all of them, or any.
+    // Lines that end with LF alone, from the status line on.
     for head in [
         "Content-Length: 5\n\n",
         "X: y\nContent-Length: 5\n\n",
-        "X: y\r\nContent-Length: 5\n\n",
+        "X: y\r\nContent-Length: 5\r\n\r\n",
+        "X: a\n b\nContent-Length: 5\n\r\n",
+        "X : y\nContent-Length: 5, 5\r\n\n",
+    ] {
+        table.add(format!("HTTP/1.1 200 OK\n{head}hello"), Last(200, "hello"));
+        table.add(format!("HTTP/1.1 200 OK\n{head}hello{NEXT}"), Last(200, "hello"));
+    }
+    table.ended("HTTP/1.0 200 OK\n\nhello", Last(200, "hello"));
+    for head in [
+        "Content-Length: 5\n\n",
         "X: y\nContent-Length: 5\r\n\r\n",
         "Content-Length: 5\r\n\n",
         "Content-Length: 5\n\r\n",
-        "X: a\n b\nContent-Length: 5\n\r\n",
-        "X: a\r\n b\nContent-Length: 5\r\n\r\n",
-        "X : y\nContent-Length: 5, 5\r\n\n",
     ] {
-        for end in ["\n", "\r\n"] {
-            table.add(format!("HTTP/1.1 200 OK{end}{head}hello"), Last(200, "hello"));
-            table.add(format!("HTTP/1.1 200 OK{end}{head}hello{NEXT}"), Last(200, "hello"));
-        }
-    }
-    table.add("HTTP/1.1 200 OK\nX: y\r\nContent-Length: 5\r\n\r\nhello", Last(200, "hello"));
-    table.ended("HTTP/1.0 200 OK\n\nhello", Last(200, "hello"));
-    table.ended("HTTP/1.1 200 OK\r\n\nhello", Last(200, "hello"));
-    // A head ends at its first empty line, and what comes then is no other response.
-    table.ended(format!("HTTP/1.1 200 OK\r\nX: a\n\n{NEXT}"), Last(200, NEXT));
-    table.add(ok("Content-Length: 5\nX: a\n\nhello\r\nY: z\r\n", NEXT), Last(200, "hello"));
-    for line in ["Content-Length: 6", "Transfer-Encoding: gzip", "Content-Length:\n 6"] {
-        table.add(ok(&format!("{length}X: a\n{line}\r\n"), "hello"), Refused);
+        table.add(format!("HTTP/1.1 200 OK\r\n{head}hello"), Refused);
     }
     // A line end of a chunk stays CR LF.
     let chunks = "HTTP/1.1 200 OK\nTransfer-Encoding: chunked\n\n";

@@ -337,6 +337,7 @@ fn upstreams_that_break_the_protocol_are_bad_gateways() {
             "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n",
             "SSH-2.0-OpenSSH_9.2\r\n\r\n",
             "HTTP/1.1 200 OK\r\nX: y\r\r\nContent-Length: 0\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nX: y\nContent-Length: 0\r\n\r\n",
         ] {
             let (addr, _) = answering(response).await;
             let gateway = Setup::new().http("a.example", addr).start().await;
