@@ -3,7 +3,14 @@
 use std::{fs, path::Path, process::ExitCode};
 
 use anyhow::{Context, Result, bail};
-use egress_tests::{machine::Machine, plan, process::Finished, testbed::Testbed, wait};
+use egress_tests::{
+    machine::Machine,
+    page::{self, Step},
+    plan,
+    process::Finished,
+    testbed::Testbed,
+    wait,
+};
 
 use crate::screen::Screen;
 
@@ -14,41 +21,15 @@ const EXAMPLES: &str = "/usr/share/doc/egress-agent/examples";
 /// Done before: the hosts have the package's files.
 const INSTALL: &str = "apt install ";
 
-/// What a section of the page asks for.
-#[derive(PartialEq, Eq, Debug)]
-enum Block {
-    /// Commands, without their prompt.
-    Commands(Vec<String>),
-    /// A file of this path.
-    File { path: String, text: String },
-}
-
-/// A heading, and what is below it.
-type Section = (String, Vec<Block>);
-
-/// The sections of a page that have something to do.
-fn sections(page: &str) -> Result<Vec<Section>> {
-    let mut all: Vec<Section> = Vec::new();
-    let mut lines = page.lines();
-    while let Some(line) = lines.next() {
-        if let Some(title) = line.strip_prefix("## ") {
-            all.push((title.to_owned(), Vec::new()));
-        }
-        let Some(kind) = line.strip_prefix("```").filter(|kind| !kind.is_empty()) else { continue };
-        let text: Vec<&str> = lines.by_ref().take_while(|line| *line != "```").collect();
-        let block = if kind == "console" {
-            let commands = text.iter().filter_map(|line| line.strip_prefix("# "));
-            Block::Commands(commands.map(str::to_owned).collect())
-        } else {
-            let (path, text) = text.split_first().context("an empty block")?;
-            let path = path.strip_prefix("# ").with_context(|| format!("no path: {path}"))?;
-            Block::File { path: path.to_owned(), text: text.join("\n") + "\n" }
-        };
-        all.last_mut().context("a block before all headings")?.1.push(block);
-    }
-    all.retain(|(_, blocks)| !blocks.is_empty());
-    Ok(all)
-}
+/// The sections of the page, with the hosts that they are for.
+const SECTIONS: [(&str, &[&str]); 4] = [
+    ("Both hosts", &[GATEWAY, APP]),
+    ("The gateway host", &[GATEWAY]),
+    ("The application host", &[APP]),
+    ("Try it", &[APP]),
+];
+const GATEWAY: &str = "gateway";
+const APP: &str = "app";
 
 /// The page's own addresses are documentation's; these hosts have others.
 fn with_own_addresses(text: &str) -> String {
@@ -89,7 +70,7 @@ fn complete(host: &Machine<'_>) -> Result<()> {
 }
 
 /// Whether a command did what the page says.
-fn is_as_told(command: &str, done: &Finished) -> bool {
+fn is_as_described(command: &str, done: &Finished) -> bool {
     let ended_well = done.ok();
     if command.contains("http://packages.example.org") {
         return ended_well && done.stdout.starts_with("HTTP/1.1 200");
@@ -109,8 +90,6 @@ fn is_as_told(command: &str, done: &Finished) -> bool {
 
 /// Runs the quick start.
 pub(crate) fn run() -> Result<ExitCode> {
-    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(PAGE);
-    let page = fs::read_to_string(&page).with_context(|| page.display().to_string())?;
     let mut screen = Screen::new();
     let testbed = Testbed::beside(1)?;
     let app = Machine::boot(&testbed, |root| edit(&testbed, root))?;
@@ -119,23 +98,16 @@ pub(crate) fn run() -> Result<ExitCode> {
         complete(host)?;
     }
     println!("Two hosts, with the package's files in place.");
-    for (title, blocks) in sections(&page)? {
-        let hosts = match title.as_str() {
-            "Both hosts" => vec![("gateway", &gateway), ("app", &app)],
-            "The gateway host" => vec![("gateway", &gateway)],
-            "The application host" | "Try it" => vec![("app", &app)],
-            other => bail!("{PAGE} has a section that is not shown: {other}"),
-        };
-        screen.step(&title);
-        for (name, host) in hosts {
-            for block in &blocks {
-                match block {
-                    Block::File { path, text } => file(&screen, (name, host), path, text)?,
-                    Block::Commands(commands) => {
-                        for one in commands.iter().filter(|one| !one.starts_with(INSTALL)) {
-                            command(&mut screen, (name, host), one)?;
-                        }
-                    }
+    for (title, hosts) in SECTIONS {
+        screen.step(title);
+        let steps = page::steps(PAGE, title)?;
+        for name in hosts {
+            let host = if *name == GATEWAY { &gateway } else { &app };
+            for step in &steps {
+                match step {
+                    Step::Write { path, text } => file(&screen, (name, host), path, text)?,
+                    Step::Run(line) if line.starts_with(INSTALL) => {}
+                    Step::Run(line) => command(&mut screen, (name, host), line)?,
                 }
             }
         }
@@ -151,7 +123,8 @@ fn file(screen: &Screen, (name, host): (&str, &Machine<'_>), path: &str, text: &
     fs::create_dir_all(parent)?;
     fs::write(&place, &text).with_context(|| path.to_owned())?;
     println!("\n   {name}: {path}");
-    screen.all(&text);
+    // The path, which the page has in the first line, has been shown.
+    screen.all(text.split_once('\n').map_or("", |(_path, text)| text));
     Ok(())
 }
 
@@ -160,7 +133,7 @@ fn command(screen: &mut Screen, (name, host): (&str, &Machine<'_>), text: &str) 
     // What was started a moment ago may not be in force yet. A command that fails for good is shown as it is.
     let ask = || host.run("sh", &["-c", text]);
     let last = wait::until_is(wait::SOON, text, ask, |done| {
-        done.as_ref().is_ok_and(|done| is_as_told(text, done))
+        done.as_ref().is_ok_and(|done| is_as_described(text, done))
     });
     let done = match last {
         Ok(done) => done?,
@@ -168,24 +141,8 @@ fn command(screen: &mut Screen, (name, host): (&str, &Machine<'_>), text: &str) 
     };
     screen.all(&done.stdout);
     screen.all(&done.stderr);
-    let good = is_as_told(text, &done);
+    let good = is_as_described(text, &done);
     let seen = if good { "as described".to_owned() } else { format!("exit code {}", done.code) };
     screen.check(&format!("{name}: {text}"), &seen, good);
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_page_is_read_by_its_blocks() {
-        let page = "# A page\n\n## First\n\n```console\n# one\n# two --more\nits output\n```\n\n\
-                    ## Nothing\n\n## Second\n\n```yaml\n# /etc/a.yaml\na: b\n```\n";
-        let commands = Block::Commands(vec!["one".into(), "two --more".into()]);
-        let file = Block::File { path: "/etc/a.yaml".into(), text: "a: b\n".into() };
-        let expected = vec![("First".into(), vec![commands]), ("Second".into(), vec![file])];
-        assert_eq!(sections(page).unwrap(), expected);
-        assert!(sections("## A\n```ini\nno path\n```\n").is_err());
-    }
 }
