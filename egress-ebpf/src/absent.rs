@@ -14,7 +14,7 @@ const GATEWAYS: u32 = 16;
 /// Bits of a denied prefix's group.
 const GROUP_BITS: u32 = 4;
 
-/// What is in no map.
+/// Groups of addresses of which none is in a map.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SurelyAbsent(u32);
 
@@ -35,17 +35,17 @@ impl SurelyAbsent {
         self.0
     }
 
-    /// Whether no denied prefix covers the address. `false` says nothing.
+    /// Whether surely no denied prefix covers the address. `false` means unknown: the exact look-up is needed.
     #[inline(always)]
     #[must_use]
-    pub const fn denies(self, addr: &Addr) -> bool {
+    pub const fn surely_not_denied(self, addr: &Addr) -> bool {
         self.0 >> denied_group(addr) & 1 == 1
     }
 
-    /// Whether the address is no gateway's. `false` says nothing.
+    /// Whether the address is surely no gateway's. `false` means unknown: the exact look-up is needed.
     #[inline(always)]
     #[must_use]
-    pub const fn gateway(self, addr: &Addr) -> bool {
+    pub const fn surely_no_gateway(self, addr: &Addr) -> bool {
         self.0 >> gateway_group(addr) & 1 == 1
     }
 
@@ -103,14 +103,17 @@ mod tests {
             .with_denied(10, &addr("fe80::"))
             .with_gateway(&addr("192.0.2.10"));
         for denied in ["169.254.169.254", "160.0.0.1", "fe80::1", "f000::"] {
-            assert!(!absent.denies(&addr(denied)), "{denied}");
+            assert!(!absent.surely_not_denied(&addr(denied)), "{denied}");
         }
         for other in ["10.0.0.1", "198.51.100.7", "2001:db8::1", "::"] {
-            assert!(absent.denies(&addr(other)), "{other}");
+            assert!(absent.surely_not_denied(&addr(other)), "{other}");
         }
-        assert!(!absent.gateway(&addr("192.0.2.10")) && !absent.gateway(&addr("10.0.0.26")));
-        assert!(absent.gateway(&addr("192.0.2.11")));
-        assert!(!SurelyAbsent::from_raw(0).denies(&addr("10.0.0.1")));
+        assert!(
+            !absent.surely_no_gateway(&addr("192.0.2.10"))
+                && !absent.surely_no_gateway(&addr("10.0.0.26"))
+        );
+        assert!(absent.surely_no_gateway(&addr("192.0.2.11")));
+        assert!(!SurelyAbsent::from_raw(0).surely_not_denied(&addr("10.0.0.1")));
     }
 
     proptest! {
@@ -127,18 +130,18 @@ mod tests {
             let mask = u128::MAX.checked_shl(128 - bits).unwrap_or(0);
             let bits_of = |octets: [u8; 16]| u128::from_be_bytes(octets);
             let covered = bits_of(data.octets()) & mask | bits_of(other) & !mask;
-            prop_assert!(!absent.denies(&Addr::v6(covered.to_be_bytes())));
+            prop_assert!(!absent.surely_not_denied(&Addr::v6(covered.to_be_bytes())));
             prop_assert_eq!(absent.raw() & before, absent.raw(), "nothing becomes absent by it");
             let [a, b, c, d, ..] = other;
             if bits < 96 && bits_of(Addr::v4([0; 4]).octets()) & mask == bits_of(data.octets()) & mask {
-                prop_assert!(!absent.denies(&Addr::v4([a, b, c, d])));
+                prop_assert!(!absent.surely_not_denied(&Addr::v4([a, b, c, d])));
             }
         }
 
         #[test]
         fn a_gateway_is_never_left_out(octets: [u8; 16], before: u32) {
             let gateway = Addr::v6(octets);
-            prop_assert!(!SurelyAbsent::from_raw(before).with_gateway(&gateway).gateway(&gateway));
+            prop_assert!(!SurelyAbsent::from_raw(before).with_gateway(&gateway).surely_no_gateway(&gateway));
         }
     }
 }

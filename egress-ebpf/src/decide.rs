@@ -97,10 +97,10 @@ pub fn by_table(place: Place, flow: &Flow, table: TableId, view: &impl PolicyVie
         return Verdict::deny(Reason::NoPolicy);
     }
     let absent = SurelyAbsent::from_raw(globals.absent);
-    if !absent.denies(&flow.destination) && view.is_denied(&flow.destination) {
+    if !absent.surely_not_denied(&flow.destination) && view.is_denied(&flow.destination) {
         return Verdict::deny(Reason::DeniedPrefix);
     }
-    if !absent.gateway(&flow.destination)
+    if !absent.surely_no_gateway(&flow.destination)
         && let Some(verdict) = gateway(flow, view)
     {
         // A gateway forwards to external hosts.

@@ -65,7 +65,7 @@ fn a_gateway_killed_during_a_download_breaks_it_and_the_other_takes_over() {
     assert_eq!(capture.frames(), Vec::<String>::new());
 }
 
-/// Opens connections to `ADDRESS PORT` until none can be opened for want of a local port, and writes how many there
+/// Opens connections to `ADDRESS PORT` until no local port is left, and writes how many there
 /// are. It is refused now and then if only one of several gateways has no port left, so it tries on for a while.
 const CONNECT: &str = r#"
 import errno, socket, struct, sys

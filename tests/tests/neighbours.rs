@@ -234,7 +234,7 @@ fn the_gateways_own_ports_are_for_no_workload_at_any_address() {
             unknown.iter().for_each(|address| assert_reset(&own_port(from, address, port)));
         }
     }
-    // The administrator's port is nobody's but the gateway's own host's.
+    // Only the gateway's own host reaches the administrator's port.
     for address in [plan::GATEWAYS[0]].iter().chain(&unknown) {
         for from in [site.testbed.pod(), &site.testbed.outside_cgroup(), site.testbed.app()] {
             let seen = own_port(from, address, (15000, "stats"));

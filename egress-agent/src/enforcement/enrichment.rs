@@ -373,7 +373,7 @@ mod tests {
         let exe = std::env::current_exe().unwrap();
         assert_eq!((record.pid, record.executable.as_deref()), (pid, exe.to_str()));
         assert_eq!(record.container, None);
-        // A number that another cgroup's process has now says nothing of the one that connected, whose own
+        // A number that another cgroup's process has now does not name the one that connected, whose own
         // name is in the event.
         let command = Some("curl".to_owned());
         let record = namer.record(&Flow { cgroup: Some(45), command, ..connect.clone() });

@@ -68,8 +68,8 @@ pub(crate) fn first_start(accepted: Option<bool>) -> &'static str {
              configuration"
         }
         Some(false) => {
-            "the configuration is refused; what ran before the first start is not under enforcement \
-             until everything is denied"
+            "the configuration is refused, so everything will be denied; until then what ran before the first \
+             start is not under enforcement"
         }
     }
 }

@@ -311,7 +311,7 @@ fn named(
     State::Denied(denied, manner, name, read)
 }
 
-/// What came of waiting for bytes.
+/// Result of a bounded read.
 enum FirstBytes {
     Some,
     /// The end, an error, or the worker's end.

@@ -34,7 +34,7 @@ pub(super) enum Framing {
 
 /// What comes next.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum NextByte {
+enum BodyState {
     /// The body, until the connection ends.
     Rest,
     /// So many bytes of the body, and then its end or the end of a chunk.
@@ -52,7 +52,7 @@ enum NextByte {
 /// The connection.
 pub(super) struct PostTunnel<S> {
     inner: S,
-    next: NextByte,
+    next: BodyState,
     /// What was read and not taken yet.
     unread: Box<[u8]>,
     begin: usize,
@@ -68,10 +68,10 @@ impl<S: RelayIo> PostTunnel<S> {
     /// The connection on which the head of the request was sent, and that of the answer read.
     pub(super) fn new(inner: S, framing: Framing) -> Self {
         let next = match framing {
-            Framing::Close => NextByte::Rest,
-            Framing::Length(0) => NextByte::End,
-            Framing::Length(left) => NextByte::Body { left, is_chunk: false },
-            Framing::Chunked => NextByte::Size,
+            Framing::Close => BodyState::Rest,
+            Framing::Length(0) => BodyState::End,
+            Framing::Length(left) => BodyState::Body { left, is_chunk: false },
+            Framing::Chunked => BodyState::Size,
         };
         Self {
             inner,
@@ -118,30 +118,30 @@ impl<S: RelayIo> PostTunnel<S> {
     fn advance(&mut self) -> io::Result<bool> {
         loop {
             match self.next {
-                NextByte::Rest | NextByte::End | NextByte::Body { left: 1.., .. } => {
+                BodyState::Rest | BodyState::End | BodyState::Body { left: 1.., .. } => {
                     return Ok(true);
                 }
-                NextByte::Body { left: 0, is_chunk } => {
-                    self.next = if is_chunk { NextByte::AfterChunk } else { NextByte::End };
+                BodyState::Body { left: 0, is_chunk } => {
+                    self.next = if is_chunk { BodyState::AfterChunk } else { BodyState::End };
                 }
-                NextByte::Size => {
+                BodyState::Size => {
                     let Some(line) = self.line()? else { return Ok(false) };
                     self.next = match size(&line).ok_or_else(|| broken("no length of a chunk"))? {
-                        0 => NextByte::Trailer,
-                        left => NextByte::Body { left, is_chunk: true },
+                        0 => BodyState::Trailer,
+                        left => BodyState::Body { left, is_chunk: true },
                     };
                 }
-                NextByte::AfterChunk => {
+                BodyState::AfterChunk => {
                     let Some(line) = self.line()? else { return Ok(false) };
                     if !line.is_empty() {
                         return Err(broken("a chunk is longer than it says"));
                     }
-                    self.next = NextByte::Size;
+                    self.next = BodyState::Size;
                 }
-                NextByte::Trailer => {
+                BodyState::Trailer => {
                     let Some(line) = self.line()? else { return Ok(false) };
                     if line.is_empty() {
-                        self.next = NextByte::End;
+                        self.next = BodyState::End;
                     }
                 }
             }
@@ -187,36 +187,36 @@ impl<S: RelayIo> AsyncRead for PostTunnel<S> {
         let this = self.get_mut();
         loop {
             let is_body = this.advance()?;
-            if this.next == NextByte::End || buffer.remaining() == 0 {
+            if this.next == BodyState::End || buffer.remaining() == 0 {
                 return Poll::Ready(Ok(()));
             }
             let rest = this.unread.get(this.begin..this.end).unwrap_or_default();
             if is_body && !rest.is_empty() {
                 let most = match this.next {
-                    NextByte::Body { left, .. } => usize::try_from(left).unwrap_or(usize::MAX),
-                    NextByte::Rest
-                    | NextByte::Size
-                    | NextByte::AfterChunk
-                    | NextByte::Trailer
-                    | NextByte::End => usize::MAX,
+                    BodyState::Body { left, .. } => usize::try_from(left).unwrap_or(usize::MAX),
+                    BodyState::Rest
+                    | BodyState::Size
+                    | BodyState::AfterChunk
+                    | BodyState::Trailer
+                    | BodyState::End => usize::MAX,
                 };
                 let count = rest.len().min(buffer.remaining()).min(most);
                 buffer.put_slice(rest.get(..count).unwrap_or_default());
                 this.begin += count;
-                if let NextByte::Body { left, is_chunk } = this.next {
+                if let BodyState::Body { left, is_chunk } = this.next {
                     let taken = u64::try_from(count).unwrap_or(u64::MAX);
-                    this.next = NextByte::Body { left: left.saturating_sub(taken), is_chunk };
+                    this.next = BodyState::Body { left: left.saturating_sub(taken), is_chunk };
                 }
                 return Poll::Ready(Ok(()));
             }
             if !ready!(this.poll_fill(cx))? {
                 return Poll::Ready(match this.next {
-                    NextByte::Rest => Ok(()),
-                    NextByte::Body { .. }
-                    | NextByte::Size
-                    | NextByte::AfterChunk
-                    | NextByte::Trailer
-                    | NextByte::End => Err(io::ErrorKind::UnexpectedEof.into()),
+                    BodyState::Rest => Ok(()),
+                    BodyState::Body { .. }
+                    | BodyState::Size
+                    | BodyState::AfterChunk
+                    | BodyState::Trailer
+                    | BodyState::End => Err(io::ErrorKind::UnexpectedEof.into()),
                 });
             }
         }

@@ -60,7 +60,7 @@ fn connect(address: impl SocketAddr) -> i32 {
     conclude(hook::CONNECT, &workload, judgement)
 }
 
-/// Who asks.
+/// The calling workload: its policy and its cgroup.
 #[derive(Clone, Copy)]
 struct CallingWorkload<'a> {
     policy: PolicyId,

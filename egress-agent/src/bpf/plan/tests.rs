@@ -294,7 +294,7 @@ fn a_route_through_the_tunnel_opens_the_listener_and_nothing_at_the_gateway() {
     ];
     assert_eq!(opened(&contents), expected.into_iter().collect());
     let absent = SurelyAbsent::from_raw(contents.globals.unwrap().absent);
-    assert!(contents.gateways.iter().all(|key| !absent.gateway(&key.addr)));
+    assert!(contents.gateways.iter().all(|key| !absent.surely_no_gateway(&key.addr)));
 }
 
 #[test]

@@ -17,7 +17,7 @@ pub(super) struct Written {
 }
 
 /// Writes a file for each part. A file is replaced where it holds the earlier suggestion that the part takes the
-/// place of, and nothing else is: so no resource is defined twice, and nobody's change is lost.
+/// place of, and no other file is. So no resource is defined twice, and no change that somebody made is lost.
 ///
 /// # Errors
 /// A file can't be written; those before it are.

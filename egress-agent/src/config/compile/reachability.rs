@@ -23,7 +23,7 @@ use crate::{
     types::{GatewayPort, Port},
 };
 
-/// Where a mesh-stage rule leads.
+/// The gateway to which a mesh-stage rule routes.
 #[derive(Clone, Copy, Debug)]
 struct RouteHop<'r> {
     group: usize,
@@ -36,7 +36,7 @@ struct RouteHop<'r> {
 /// By gateway group, owner and port there: the servers that its processes have.
 type Served = HashMap<(usize, Owner, GatewayPort), HostIndex<usize>>;
 
-/// The hosts that the rules of one protocol at a `Gateway` lead on.
+/// The hosts that the rules of one protocol at a `Gateway` forward.
 #[derive(Debug, Default)]
 struct ForwardedHosts {
     /// By rules for every port.
@@ -59,7 +59,7 @@ impl ForwardedHosts {
     }
 }
 
-/// What the ways of all routes are looked up in.
+/// Where the next hops of all routes are looked up.
 struct ReachabilityIndex<'r> {
     served: Served,
     onward: HashMap<(&'r str, Protocol), ForwardedHosts>,

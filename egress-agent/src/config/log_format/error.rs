@@ -41,7 +41,7 @@ pub enum LogFormatError {
         /// What stands there.
         found: String,
     },
-    /// A header that is about one connection, or that the gateway believes nobody.
+    /// A header that is about one connection, or that the gateway accepts from no client.
     #[error(
         "found %{operator}({found})%, expected another header: the gateway takes {found} out of messages"
     )]

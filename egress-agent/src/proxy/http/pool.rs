@@ -55,7 +55,7 @@ struct Idle {
 }
 
 #[derive(Debug, Default)]
-struct PooledConnection {
+struct PoolEntry {
     h1: Vec<Idle>,
     /// With the time at which it was last seen in use.
     h2: Vec<(Rc<H2Connection>, Instant)>,
@@ -63,7 +63,7 @@ struct PooledConnection {
     gone: Option<Instant>,
 }
 
-impl PooledConnection {
+impl PoolEntry {
     fn len(&self) -> usize {
         self.h1.len() + self.h2.len()
     }
@@ -82,7 +82,7 @@ const SWEEP: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Pool {
     /// By endpoint: which one a request takes is the balancer's choice.
-    entries: RefCell<HashMap<Key, HashMap<UpstreamAddr, PooledConnection>>>,
+    entries: RefCell<HashMap<Key, HashMap<UpstreamAddr, PoolEntry>>>,
     /// Connections that are being made.
     pub(super) pending: Pending,
     sweeping: Cell<bool>,
@@ -138,7 +138,7 @@ impl Pool {
         clippy::mutable_key_type,
         reason = "what is kept for a cluster is no part of what it is, for equality and hash"
     )]
-    fn make_room(&self, entries: &mut HashMap<Key, HashMap<UpstreamAddr, PooledConnection>>) {
+    fn make_room(&self, entries: &mut HashMap<Key, HashMap<UpstreamAddr, PoolEntry>>) {
         if self.count.get() < self.most {
             return;
         }
@@ -178,7 +178,7 @@ impl Pool {
 
     fn take(
         key: &Key,
-        entry: &mut PooledConnection,
+        entry: &mut PoolEntry,
         whose: Sharing<'_>,
         policy: &GatewayPolicy,
         scratch: &mut [u8],
@@ -358,7 +358,7 @@ impl Pool {
     }
 
     /// Goes through all entries; those that are left empty go.
-    fn retain(&self, mut change: impl FnMut(&Key, &mut PooledConnection)) {
+    fn retain(&self, mut change: impl FnMut(&Key, &mut PoolEntry)) {
         let mut entries = self.entries.borrow_mut();
         entries.retain(|key, endpoints| {
             endpoints.retain(|_, entry| {

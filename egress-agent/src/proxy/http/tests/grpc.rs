@@ -242,7 +242,7 @@ fn a_call_beyond_a_limit_is_unavailable() {
         let mut setup = Setup::new().http("a.example", addr);
         setup.annotate("a.example", "{requests: {perSecond: 1, burst: 1}}");
         let gateway = setup.route("a.example", "    directResponse: {status: 200}\n").start().await;
-        // One each second is answered by the rule, which says nothing of gRPC.
+        // One each second is answered by the rule, which names no status of gRPC.
         let mut codes = BTreeSet::new();
         while !codes.contains("14") {
             let heard = over_h2(&gateway, "a.example", "application/grpc").await;

@@ -48,21 +48,21 @@ pub(super) enum WriteKind {
     Status(Value),
     Event {
         name: String,
-        why: EventSubject,
+        why: EventReason,
         note: String,
     },
 }
 
 /// What an Event is about.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum EventSubject {
+pub(super) enum EventReason {
     /// The object does not compile, or is refused in part.
     NotAccepted,
     /// A credential that it names cannot be used.
     CredentialUnusable,
 }
 
-impl EventSubject {
+impl EventReason {
     /// The Event's reason, and the action that failed.
     pub(super) const fn names(self) -> (&'static str, &'static str) {
         match self {
@@ -133,7 +133,7 @@ impl ReportedState {
                 }
             }
             let problem = match outcome {
-                Outcome::Invalid(problem) => Some((EventSubject::NotAccepted, problem.clone())),
+                Outcome::Invalid(problem) => Some((EventReason::NotAccepted, problem.clone())),
                 Outcome::Accepted | Outcome::Held(_) => None,
             };
             let bad = bad.iter().map(|BadCredential { name, fault, in_use }| {
@@ -141,7 +141,7 @@ impl ReportedState {
                     true => "the last good one stays in use",
                     false => "connections that need it are refused",
                 };
-                (EventSubject::CredentialUnusable, format!("credential {name}: {fault}; {effect}"))
+                (EventReason::CredentialUnusable, format!("credential {name}: {fault}; {effect}"))
             });
             for (why, note) in problem.into_iter().chain(bad) {
                 let note = cut(&note, NOTE);
@@ -373,7 +373,7 @@ mod tests {
         let [Write { what: WriteKind::Event { why, note, .. }, .. }] = due.writes.as_slice() else {
             panic!("{due:?}")
         };
-        assert_eq!(*why, EventSubject::CredentialUnusable);
+        assert_eq!(*why, EventReason::CredentialUnusable);
         assert_eq!(note, "credential web: absent; connections that need it are refused");
         told.wrote(&due.writes[0], now);
         assert!(told.due(&objects, &fine, &faults(name), now).writes.is_empty(), "it was told");
