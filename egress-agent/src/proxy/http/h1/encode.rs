@@ -22,7 +22,8 @@ pub(in super::super) fn request(
         out.extend_from_slice(part);
     }
     field(out, &header::HOST, host);
-    fields(out, headers);
+    let trailers = announced(framing, Version::HTTP_11);
+    fields_with(out, headers, trailers);
     // Where a body is usual, its absence is said (RFC 9110 §8.6).
     let usual = matches!(*method, Method::POST | Method::PUT | Method::PATCH);
     body(out, framing, usual.then_some(0));
@@ -52,9 +53,11 @@ pub(in super::super) enum Persistence {
     Close,
 }
 
-/// Appends a response head. `length` is the length that is stated where there is no body (HEAD, 304).
+/// Appends a response head for a client that speaks `version`. `length` is the length that is stated where there is
+/// no body (HEAD, 304).
 pub(in super::super) fn response(
     out: &mut Vec<u8>,
+    version: Version,
     status: StatusCode,
     headers: &HeaderMap,
     framing: Framing,
@@ -62,7 +65,7 @@ pub(in super::super) fn response(
     persistence: Persistence,
 ) {
     status_line(out, status);
-    fields(out, headers);
+    fields_with(out, headers, announced(framing, version));
     body(out, framing, length);
     match persistence {
         Persistence::KeepAlive => {}
@@ -158,8 +161,32 @@ fn body(out: &mut Vec<u8>, framing: Framing, stated: Option<u64>) {
 }
 
 fn fields(out: &mut Vec<u8>, headers: &HeaderMap) {
+    fields_with(out, headers, Announced::Kept);
+}
+
+fn fields_with(out: &mut Vec<u8>, headers: &HeaderMap, trailers: Announced) {
     for (name, value) in headers {
-        field(out, name, value);
+        if trailers == Announced::Kept || name != header::TRAILER {
+            field(out, name, value);
+        }
+    }
+}
+
+/// What becomes of `Trailer`, which announces trailers (RFC 9110 §6.6.2).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Announced {
+    Kept,
+    /// None can follow: only chunks have a place for them (RFC 9112 §7.1.2).
+    Dropped,
+}
+
+/// The head of a message without a body says what it would say with one.
+fn announced(framing: Framing, version: Version) -> Announced {
+    match framing {
+        Framing::Chunked | Framing::None if knows_chunks(version) => Announced::Kept,
+        Framing::Chunked | Framing::None | Framing::Length(_) | Framing::UntilClose => {
+            Announced::Dropped
+        }
     }
 }
 

@@ -114,6 +114,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Inbound for H1Inbound<I> {
         };
         encode::response(
             self.stream.output(),
+            self.version,
             response.status,
             &response.headers,
             framing,

@@ -5,9 +5,10 @@ use std::rc::Rc;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     sync::Notify,
+    time::timeout,
 };
 
-use super::harness::{Setup, answering, head, local, until, upstream};
+use super::harness::{SOON, Setup, answering, head, local, until, upstream};
 use crate::telemetry::ClusterCounter;
 
 const OK: &str =
@@ -309,6 +310,65 @@ fn old_clients_get_what_they_understand() {
         assert!(client.answer().await.unwrap().head.contains("connection: close"));
         assert!(client.is_closed().await);
     });
+}
+
+/// `Trailer` and trailers: announced where they can follow, and not where they cannot.
+#[test]
+fn trailers_are_announced_only_where_they_can_follow() {
+    const ANNOUNCED: &str = "HTTP/1.1 200 OK\r\nTrailer: X-Sum\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nX-Sum: 1\r\n\r\n";
+    const HEAD: &str = "HTTP/1.1 200 OK\r\nTrailer: X-Sum\r\nTransfer-Encoding: chunked\r\n\r\n";
+    const LENGTH: &str = "HTTP/1.1 200 OK\r\nTrailer: X-Sum\r\nContent-Length: 5\r\n\r\nhello";
+    for (method, version, response, announced) in [
+        ("GET", "1.1", ANNOUNCED, true),
+        ("GET", "1.0", ANNOUNCED, false),
+        ("HEAD", "1.1", HEAD, true),
+        ("HEAD", "1.0", HEAD, false),
+        ("GET", "1.1", LENGTH, false),
+        ("GET", "1.0", LENGTH, false),
+    ] {
+        local(async {
+            let (addr, _) = answering(response).await;
+            let gateway = Setup::new().http("a.example", addr).start().await;
+            let mut client = gateway.connect().await;
+            let fields = "Host: a.example\r\nConnection: close";
+            client.send(&format!("{method} / HTTP/{version}\r\n{fields}\r\n\r\n")).await;
+            let mut all = String::new();
+            let read = timeout(SOON, client.io.read_to_string(&mut all));
+            read.await.expect("an end").unwrap();
+            let case = format!("{method} {version}: {all}");
+            assert!(all.starts_with("HTTP/1.1 200 "), "{case}");
+            assert_eq!(all.contains("trailer: X-Sum\r\n"), announced, "{case}");
+            let follow = all.ends_with("0\r\nx-sum: 1\r\n\r\n");
+            assert_eq!(follow, announced && method == "GET", "{case}");
+            assert_eq!(all.contains("hello"), method == "GET", "{case}");
+        });
+    }
+}
+
+/// The same of requests: a client of HTTP/2 may send trailers after a body of a stated length.
+#[test]
+fn an_upstream_is_announced_trailers_only_where_they_can_follow() {
+    for (length, announced) in [(None, true), (Some(5), false)] {
+        local(async {
+            let (addr, seen) = answering(OK).await;
+            let gateway = Setup::new().http("a.example", addr).start().await;
+            let mut client = gateway.connect_h2().await.ready().await.unwrap();
+            let mut asked = http::Request::post("http://a.example/").header("trailer", "x-sum");
+            if let Some(length) = length {
+                asked = asked.header("content-length", length);
+            }
+            let (response, mut body) = client.send_request(asked.body(()).unwrap(), false).unwrap();
+            body.send_data("hello".into(), false).unwrap();
+            let trailers = [("x-sum".parse().unwrap(), "1".parse().unwrap())];
+            body.send_trailers(trailers.into_iter().collect()).unwrap();
+            assert_eq!(response.await.unwrap().status(), 200);
+            let (head, body) = seen.requests.borrow()[0].clone();
+            assert_eq!(head.contains("trailer: x-sum\r\n"), announced, "{head}");
+            let body = String::from_utf8(body).unwrap();
+            assert_eq!(body.contains("x-sum: 1\r\n"), announced, "{body}");
+            assert!(body.contains("hello"), "{body}");
+        });
+    }
 }
 
 #[test]
