@@ -26,8 +26,11 @@ struct State {
     asked: AtomicUsize,
     /// All questions.
     questions: AtomicUsize,
-    /// Those with an OPT record.
-    edns: AtomicUsize,
+    /// Names that were asked for, as they are in a question.
+    names: Mutex<Vec<Vec<u8>>>,
+    /// The bytes that each question's sender takes in one answer over UDP (RFC 6891 §6.2.3); none without an OPT
+    /// record.
+    takes: Mutex<Vec<Option<u16>>>,
     dead: AtomicBool,
     /// The last byte of the address.
     last: AtomicU8,
@@ -61,11 +64,13 @@ impl State {
         let end = 12 + query[12..].iter().position(|b| *b == 0).unwrap() + 1;
         let question = &query[12..end + 4];
         let kind = u16::from_be_bytes([query[end], query[end + 1]]);
-        // The root's name, and the type.
-        if query[end + 4..].starts_with(&[0, 0, OPT]) {
-            self.edns.fetch_add(1, Ordering::Relaxed);
-        }
+        self.takes.lock().unwrap().push(match query[end + 4..] {
+            // The root's name, the type, and the size in the place of a class.
+            [0, 0, OPT, high, low, ..] => Some(u16::from_be_bytes([high, low])),
+            _ => None,
+        });
         let name = query[12..end].to_ascii_lowercase();
+        self.names.lock().unwrap().push(name.clone());
         let known = name.ends_with(b"\x05known\x04test\0");
         if self.dead.load(Ordering::Relaxed)
             || name.ends_with(b"\x04dead\x04test\0")
@@ -135,8 +140,76 @@ async fn a_name_is_asked_once_while_its_answer_lives() {
     assert_eq!(second.unwrap()[..], address(7));
     assert_eq!(resolve(&resolver, &web, "known.test").await.unwrap()[..], address(7));
     assert_eq!(server.asked(), 1);
-    let questions = server.state.questions.load(Ordering::Relaxed);
-    assert_eq!(server.state.edns.load(Ordering::Relaxed), questions, "EDNS with each");
+}
+
+#[tokio::test]
+async fn every_question_has_edns() {
+    // A server that is named, and those of a file that does not ask for it.
+    let server = server_at("127.77.53.3:53", 60, 7).await;
+    let dir = tempfile::tempdir().unwrap();
+    let files =
+        Files { resolv_conf: dir.path().join("resolv.conf"), hosts: dir.path().join("hosts") };
+    fs::write(&files.resolv_conf, format!("nameserver {}\n", server.addr.ip())).unwrap();
+    let limits = LookupLimits::default;
+    let followed = Resolver::with_files(ResolverSource::System, files, limits()).unwrap();
+    let web = workload("web");
+    for resolver in [&followed, &*server.resolver()] {
+        let before = server.state.takes.lock().unwrap().len();
+        for name in ["known.test", "unknown.test", "broken.test"] {
+            // Whatever the answer is, the question was asked.
+            let _answer = resolve(resolver, &web, name).await;
+        }
+        let takes = server.state.takes.lock().unwrap()[before..].to_vec();
+        assert!(takes.len() >= 6, "both families of each name: {takes:?}");
+        // More than the 512 bytes that any server may send, and no more than fits a packet of every path.
+        assert!(takes.iter().all(|takes| matches!(takes, Some(1200..=1232))), "{takes:?}");
+    }
+}
+
+/// A name as it is in a question.
+fn wire(name: &str) -> Vec<u8> {
+    let labels = name
+        .split('.')
+        .map(|label| [&[u8::try_from(label.len()).unwrap()], label.as_bytes()].concat());
+    [labels.collect::<Vec<_>>().concat(), vec![0]].concat()
+}
+
+#[tokio::test]
+async fn search_domains_and_ndots_do_not_apply() {
+    let server = server_at("127.77.53.4:53", 60, 7).await;
+    let web = workload("web");
+    for lines in [
+        "search known.test",
+        "domain known.test",
+        "search known.test\noptions ndots:15",
+        "search .",
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let files =
+            Files { resolv_conf: dir.path().join("resolv.conf"), hosts: dir.path().join("hosts") };
+        fs::write(&files.resolv_conf, format!("nameserver {}\n{lines}\n", server.addr.ip()))
+            .unwrap();
+        let resolver =
+            Resolver::with_files(ResolverSource::System, files, LookupLimits::default()).unwrap();
+        // Fewer dots and more dots than any search list asks for, with an answer and without.
+        let names = [
+            ("a", false),
+            ("a.b", false),
+            ("a.b.c.d.e.f.g.h", false),
+            ("known.test", true),
+            ("a.known.test", true),
+        ];
+        for (name, exists) in names {
+            let answer = resolve(&resolver, &web, name).await;
+            let expected =
+                if exists { Ok(address(7).into()) } else { Err(ResolveError::NoSuchName) };
+            assert_eq!(answer, expected, "{lines}: {name}");
+            let asked = server.state.names.lock().unwrap().clone();
+            assert!(asked.contains(&wire(name)), "{lines}: {name}");
+            let written = |asked: &Vec<u8>| names.iter().any(|(name, _)| *asked == wire(name));
+            assert!(asked.iter().all(written), "{lines}: {name}: {asked:?}");
+        }
+    }
 }
 
 #[tokio::test]
@@ -243,14 +316,12 @@ async fn resolv_conf_is_followed() {
         Resolver::with_files(ResolverSource::System, files.clone(), LookupLimits::default())
             .unwrap_err();
     assert!(missing.to_string().contains("expected `nameserver` lines"), "{missing}");
-    say(&format!("nameserver {}\nsearch known.test\noptions ndots:5\n", one.addr.ip()));
+    say(&format!("nameserver {}\n", one.addr.ip()));
     let resolver =
         Resolver::with_files(ResolverSource::System, files.clone(), LookupLimits::default())
             .unwrap();
     let web = workload("web");
     assert_eq!(resolve(&resolver, &web, "a.known.test").await.unwrap()[..], address(1));
-    // Search domains are not used.
-    assert_eq!(resolve(&resolver, &web, "a").await, Err(ResolveError::NoSuchName));
     // What can't be used changes nothing.
     say("nothing\n");
     let before = Instant::now();
