@@ -239,6 +239,31 @@ async fn settled(config: Arc<ServerConfig>) -> (SocketAddr, Seen) {
     .await
 }
 
+/// What a client of HTTP/1 may send and a client of HTTP/2 may not reaches an HTTP/2 upstream percent-encoded.
+#[test]
+fn everyday_targets_of_http1_reach_an_http2_upstream() {
+    local(async {
+        let (addr, seen) = upstream(|io, _, seen| echo(io, seen)).await;
+        let gateway = Setup::new().service("a.example", "HTTP2", Some(addr), "").start().await;
+        for (target, sent) in [
+            ("/q?a={\"<>\\`|^}", "/q?a={%22%3C%3E\\%60|^} "),
+            ("/{\"<>`|^}", "/{%22%3C%3E%60|^} "),
+            ("/plain?a=b", "/plain?a=b "),
+        ] {
+            let mut client = gateway.connect().await;
+            client.send(&format!("GET {target} HTTP/1.1\r\nHost: a.example\r\n\r\n")).await;
+            assert_eq!(client.answer().await.unwrap().status, 200, "{target}");
+            let asked = seen.heads().pop().unwrap();
+            assert!(asked.contains(&format!("a.example{sent}")), "{target}: {asked}");
+        }
+        // The twin: what has no meaning in any version goes nowhere.
+        let mut client = gateway.connect().await;
+        client.send("GET /q?a=\x01 HTTP/1.1\r\nHost: a.example\r\n\r\n").await;
+        assert_eq!(client.answer().await.unwrap().status, 400);
+        assert_eq!(seen.heads().len(), 3);
+    });
+}
+
 #[test]
 fn an_upstream_is_spoken_to_in_http1_unless_a_rule_or_the_request_asks_for_http2() {
     local(async {
