@@ -271,6 +271,47 @@ fn a_killed_agent_ends_what_runs_and_nothing_goes_past_the_gateway() {
     assert_eq!(capture.take(), Vec::<String>::new());
 }
 
+/// Nothing of a tunnel passes between node and gateway, and neither end says so.
+const SILENCE: &str = "table inet silence {
+  chain in { type filter hook input priority 0; tcp sport 15008 drop; }
+  chain out { type filter hook output priority 0; tcp dport 15008 drop; }
+}";
+
+#[test]
+fn a_tunnel_that_falls_silent_is_given_up_at_both_ends() {
+    let testbed = Testbed::test(1).unwrap();
+    testbed.prepare_mtls(1).unwrap();
+    steps(&testbed).passthrough.apply(&testbed).unwrap();
+    let gateway = testbed.start_gateway_mtls(0).unwrap();
+    let node = testbed.start_node_mtls().unwrap();
+    let capture = testbed.capture().unwrap();
+    sees(&testbed, &node, &gateway, &[SECURE_URL], "200");
+    let file = testbed.dir().join("download").to_string_lossy().into_owned();
+    let args = ["-s", "--max-time", "300", "--limit-rate", "100k", "-o", &file, DOWNLOAD];
+    let mut download = testbed.pod().start(&testbed.dir(), "download", "curl", &args).unwrap();
+    until(SOON, "the download to be under way", || {
+        std::fs::metadata(&file).ok().filter(|meta| meta.len() > 1 << 14)
+    })
+    .unwrap();
+    let open = || {
+        let metrics = testbed.admin(0, "stats/prometheus").unwrap();
+        let mut lines = metrics.lines();
+        lines.find_map(|line| line.strip_prefix("egress_tunnel_connections ")?.parse().ok())
+    };
+    let silent = || testbed.node_metric("egress_tunnel_closed_total{cause=\"silent\"}").unwrap();
+    assert!(open() > Some(0_u64) && silent() == 0, "{:?}", open());
+    assert!(testbed.app().run("nft", &[SILENCE]).unwrap().ok());
+    // The pod learns it by a reset, long before its own patience ends.
+    let ended = download.wait(4 * SOON).unwrap();
+    assert!(matches!(ended.code(), Some(35 | 56)), "{ended}");
+    assert!(silent() > 0);
+    until_is(4 * SOON, "the gateway's end of it to be closed", open, |open| *open == Some(0))
+        .unwrap();
+    assert!(testbed.app().run("nft", &["delete table inet silence"]).unwrap().ok());
+    sees(&testbed, &node, &gateway, &[SECURE_URL], "200");
+    assert_eq!(capture.take(), Vec::<String>::new(), "nothing went past the gateway");
+}
+
 #[test]
 fn only_what_the_kernel_led_there_gets_into_the_tunnel() {
     let testbed = Testbed::test(1).unwrap();
