@@ -524,6 +524,56 @@ fn curl_reads_through_the_gateway_what_it_reads_directly() {
     assert_eq!(testbed.curl_status(&[&refused]).unwrap(), "403");
 }
 
+/// `ADDRESS PORT`: ends the connection behind the head of a response, which for `/broken` is malformed.
+const ABRUPT_SERVER: &str = r#"
+import socketserver, sys
+
+class Handler(socketserver.StreamRequestHandler):
+    def handle(self):
+        line = self.rfile.readline()
+        while self.rfile.readline().strip():
+            pass
+        head = b"HTTP/1.1 200 OK\r\nX-Odd: y\r\nContent-Length: 9\r\n\r\n"
+        self.wfile.write(head.replace(b"y", b"y\r") if b" /broken " in line else head)
+
+class Server(socketserver.ThreadingTCPServer):
+    allow_reuse_address = daemon_threads = True
+
+Server((sys.argv[1], int(sys.argv[2])), Handler).serve_forever()
+"#;
+
+#[test]
+fn curl_and_nghttp_get_the_head_of_a_response_that_breaks_off_behind_it() {
+    let testbed = Testbed::test(1).unwrap();
+    testbed.apply("www.yaml", &registry(10)).unwrap();
+    let args = ["-c", ABRUPT_SERVER, plan::WEB, &HTTP1.to_string()];
+    let outside = testbed.outside();
+    let _server = outside.start(&testbed.dir(), "abrupt", "/usr/bin/python3", &args).unwrap();
+    let _gateway = testbed.start_gateway(0).unwrap();
+    let _node = testbed.start_node().unwrap();
+    let (whole, broken) = (url(HTTP1), url(HTTP1) + "broken");
+    let fetch = |version: &str, url: &str| testbed.curl(&["-D", "-", version, url]).unwrap();
+    let first = || fetch("--http1.1", &whole).stdout.to_ascii_lowercase();
+    until_is(SOON, "the server", first, |text| text.contains("x-odd: y")).unwrap();
+    for version in ["--http1.1", "--http2-prior-knowledge"] {
+        let done = fetch(version, &whole);
+        let head = done.stdout.to_ascii_lowercase();
+        assert!(head.contains(" 200") && head.contains("x-odd: y"), "{version}: {done:?}");
+        assert!(!done.ok(), "{version}: a head is not taken for the whole: {done:?}");
+        // The twin: what is no head is not passed on as one.
+        let done = fetch(version, &broken);
+        let head = done.stdout.to_ascii_lowercase();
+        assert!(done.ok() && head.contains(" 502"), "{version}: {done:?}");
+        assert!(!head.contains("x-odd"), "{version}: {done:?}");
+    }
+    let shown = |url: &str| testbed.pod().run("nghttp", &["-v", "-t", "10", url]).unwrap().stdout;
+    let seen = shown(&whole);
+    assert!(seen.contains(":status: 200") && seen.contains("x-odd: y"), "{seen}");
+    assert!(seen.contains("RST_STREAM"), "{seen}");
+    let seen = shown(&broken);
+    assert!(seen.contains(":status: 502") && !seen.contains("x-odd"), "{seen}");
+}
+
 /// `ADDRESS PORT`: says what arrived of a request, in a response of the kind that the path names.
 const ECHO_SERVER: &str = r#"
 import socketserver, sys

@@ -54,12 +54,15 @@ impl H2Inbound {
 }
 
 impl H2Inbound {
-    /// The same, but not before what was handed over is on its way, or `limit` is over: the library throws
-    /// away what waits on a stream that is reset.
+    /// The same, but not before what was handed over, the head included, is on its way, or `limit` is over: the
+    /// library throws away what waits on a stream that is reset.
     pub(in super::super) async fn cut(&mut self, limit: Duration) {
-        let written = poll_fn(|cx| self.sender.poll_written(cx));
-        // In time or not, the stream ends.
-        tokio::time::timeout(limit, written).await.ok();
+        // It fails where the stream has ended already.
+        if self.sender.follow_head().is_ok() {
+            let written = poll_fn(|cx| self.sender.poll_written(cx));
+            // In time or not, the stream ends.
+            tokio::time::timeout(limit, written).await.ok();
+        }
         self.reset();
     }
 

@@ -6,6 +6,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
+use bytes::Bytes;
 use h2::{Reason, SendStream};
 use http::HeaderMap;
 
@@ -61,6 +62,8 @@ fn clean(mut trailers: HeaderMap) -> HeaderMap {
 #[derive(Debug)]
 pub(super) struct Sender {
     stream: Option<SendStream<Queued>>,
+    /// Whether a piece of the body was handed over.
+    begun: bool,
     finished: bool,
     /// The client's connection, which bounds what waits to be written for it.
     holder: ConnectionOwner,
@@ -70,7 +73,7 @@ pub(super) struct Sender {
 
 impl Sender {
     pub(super) fn new(stream: Option<SendStream<Queued>>, holder: ConnectionOwner) -> Self {
-        Self { stream, finished: false, holder, unwritten: Rc::default() }
+        Self { stream, begun: false, finished: false, holder, unwritten: Rc::default() }
     }
 
     pub(super) fn none() -> Self {
@@ -101,6 +104,7 @@ impl Sender {
     pub(super) fn send(&mut self, data: Data<'_>) -> io::Result<()> {
         match &mut self.stream {
             Some(stream) => {
+                self.begun = true;
                 let queued = self.holder.queue(data.into_bytes()).of(&self.unwritten);
                 stream.send_data(queued, false).map_err(io_error)
             }
@@ -126,6 +130,12 @@ impl Sender {
         {
             stream.reserve_capacity(0);
         }
+    }
+
+    /// Makes sure that [`Self::poll_written`] covers the head: the library does not say when a head is written, but
+    /// a piece behind it, even an empty one, is written after it.
+    pub(super) fn follow_head(&mut self) -> io::Result<()> {
+        if self.begun { Ok(()) } else { self.send(Data::Owned(Bytes::new())) }
     }
 
     /// Ready when the library has written all that it was handed, or the peer has reset the stream.

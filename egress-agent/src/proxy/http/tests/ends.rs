@@ -9,7 +9,7 @@ use tokio::{
 };
 
 use super::{
-    h2::ask,
+    h2::{ask, get},
     harness::{Gateway, SOON, Setup, head, local, request, until, upstream},
     resend::{DATA, HEADERS, RST_STREAM, SETTINGS, frame, read_request},
 };
@@ -212,6 +212,92 @@ fn what_an_upstream_of_http2_delivered_before_it_broke_off_reaches_the_client() 
             let policy = "{connectionPool: {http: {maxRequestsPerConnection: 1}}}";
             let gateway = Setup::new().service("a.example", "HTTP2", Some(addr), policy).start();
             broken_off(&gateway.await).await;
+        });
+    }
+}
+
+/// Requests over both versions whose responses break off behind their head: it reaches the client, and it is not
+/// taken for a whole response.
+async fn broken_off_behind_the_head(gateway: &Gateway) {
+    let client = gateway.connect_h2().await;
+    for _ in 0..10 {
+        let mut client = client.clone().ready().await.unwrap();
+        let (response, _) = client.send_request(ask("http://a.example/"), true).unwrap();
+        let response = timeout(SOON, response).await.expect("in time").expect("the head");
+        assert_eq!(response.status(), 200);
+        let mut body = response.into_body();
+        loop {
+            match timeout(SOON, body.data()).await.expect("an end") {
+                Some(Ok(data)) => assert!(data.is_empty(), "{data:?}"),
+                Some(Err(_)) => break,
+                None => panic!("a head is not taken for the whole"),
+            }
+        }
+    }
+    let mut client = gateway.connect().await;
+    client.send("GET / HTTP/1.1\r\nHost: a.example\r\n\r\n").await;
+    let mut all = String::new();
+    timeout(SOON, client.io.read_to_string(&mut all)).await.expect("an end").unwrap();
+    assert!(all.starts_with("HTTP/1.1 200 ") && all.ends_with("\r\n\r\n"), "{all}");
+    assert!(!all.ends_with("\r\n0\r\n\r\n"), "a head is not taken for the whole: {all}");
+}
+
+#[test]
+fn the_head_of_a_response_that_broke_off_behind_it_reaches_the_client() {
+    for rest in [
+        "Content-Length: 100000\r\n\r\n",
+        "Transfer-Encoding: chunked\r\n\r\n",
+        "\r\n",
+        "\r",
+        "Content-Length: 5\r\r\n\r\n",
+    ] {
+        local(async {
+            let (addr, _) = upstream(move |mut io, _, _| async move {
+                let mut read = Vec::new();
+                request(&mut io, &mut read).await.unwrap();
+                io.write_all(format!("HTTP/1.1 200 OK\r\nX: y\r\n{rest}").as_bytes())
+                    .await
+                    .unwrap();
+            })
+            .await;
+            let gateway = Setup::new().http("a.example", addr).start().await;
+            // The twins: a head that is not whole, and one that is broken itself, are not passed on.
+            let status = match rest {
+                "\r" => 503,
+                _ if rest.contains("\r\r") => 502,
+                // Its end is the connection's: nothing is missing.
+                "\r\n" => 200,
+                _ => return broken_off_behind_the_head(&gateway).await,
+            };
+            let client = gateway.connect_h2().await;
+            let (seen, body, _) = get(&client, "http://a.example/").await;
+            assert_eq!((seen.as_u16(), body.is_empty()), (status, status == 200), "{rest:?}");
+            assert_eq!(gateway.get("a.example").await.status, status, "{rest:?}");
+        });
+    }
+}
+
+#[test]
+fn the_head_of_an_http2_response_that_broke_off_behind_it_reaches_the_client() {
+    // The stream's reset, or the end of the connection.
+    for reset in [frame(RST_STREAM, 0, 1, &[0, 0, 0, 2]), Vec::new()] {
+        local(async {
+            // `:status: 200`.
+            let answer = [frame(HEADERS, END_HEADERS, 1, &[0x88]), reset.clone()].concat();
+            let (addr, _) = upstream(move |mut io, _, _| {
+                let (answer, reset) = (answer.clone(), reset.clone());
+                async move {
+                    read_request(&mut io, 0).await;
+                    io.write_all(&answer).await.unwrap();
+                    if !reset.is_empty() {
+                        while io.read(&mut [0; 4096]).await.is_ok_and(|read| read > 0) {}
+                    }
+                }
+            })
+            .await;
+            let policy = "{connectionPool: {http: {maxRequestsPerConnection: 1}}}";
+            let setup = Setup::new().service("a.example", "HTTP2", Some(addr), policy);
+            broken_off_behind_the_head(&setup.start().await).await;
         });
     }
 }
