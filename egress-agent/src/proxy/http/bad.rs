@@ -82,6 +82,9 @@ pub(super) enum BadMessage {
     /// A request that the library took for none, and reset.
     #[error("malformed HTTP/2 request: its target, pseudo-headers or length")]
     Http2Malformed,
+    /// A response that the library took for none.
+    #[error("malformed HTTP/2 response: its status, pseudo-headers or length")]
+    Http2Response,
 }
 
 impl BadMessage {
@@ -115,7 +118,8 @@ impl BadMessage {
             | Self::Switch
             | Self::Interim { .. }
             | Self::Http2Field
-            | Self::Http2Malformed => StatusCode::BAD_REQUEST,
+            | Self::Http2Malformed
+            | Self::Http2Response => StatusCode::BAD_REQUEST,
         }
     }
 
@@ -145,7 +149,8 @@ impl BadMessage {
             | Self::Switch
             | Self::Interim { .. }
             | Self::Http2Field
-            | Self::Http2Malformed => "http1.codec_error",
+            | Self::Http2Malformed
+            | Self::Http2Response => "http1.codec_error",
         }
     }
 }

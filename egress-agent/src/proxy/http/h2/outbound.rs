@@ -285,6 +285,10 @@ impl H2Outbound {
             Err(error) if error.is_go_away() && error.is_remote() => {
                 return Poll::Ready(Err(HeadError::LeftOut));
             }
+            // What the library resets by itself is a response that it cannot read.
+            Err(error) if error.is_library() && error.is_reset() => {
+                return Poll::Ready(Err(HeadError::Recv(BadMessage::Http2Response.into())));
+            }
             Err(error) => return Poll::Ready(Err(HeadError::Recv(io_error(error).into()))),
         };
         self.response = None;

@@ -301,3 +301,36 @@ fn the_head_of_an_http2_response_that_broke_off_behind_it_reaches_the_client() {
         });
     }
 }
+
+#[test]
+fn a_head_of_http2_that_is_broken_itself_is_not_passed_on() {
+    // Two statuses, and a field of HTTP/1 alone.
+    let fields = [
+        &[0x88, 0x88][..],
+        &[0x88, 0x00, 10, b'c', b'o', b'n', b'n', b'e', b'c', b't', b'i', b'o', b'n', 1, b'x'],
+    ];
+    for block in fields {
+        local(async {
+            let answer = frame(HEADERS, END_HEADERS, 1, block);
+            let (addr, _) = upstream(move |mut io, _, _| {
+                let answer = answer.clone();
+                async move {
+                    read_request(&mut io, 0).await;
+                    io.write_all(&answer).await.unwrap();
+                    while io.read(&mut [0; 4096]).await.is_ok_and(|read| read > 0) {}
+                }
+            })
+            .await;
+            let policy = "{connectionPool: {http: {maxRequestsPerConnection: 1}}}";
+            let setup = Setup::new().service("a.example", "HTTP2", Some(addr), policy);
+            let gateway = setup.start().await;
+            let client = gateway.connect_h2().await;
+            let (status, ..) = get(&client, "http://a.example/").await;
+            assert_eq!(status, 502);
+            assert_eq!(gateway.get("a.example").await.status, 502);
+            for line in gateway.log(2).await {
+                assert_eq!(line["response_flags"], "UPE", "{line}");
+            }
+        });
+    }
+}
