@@ -251,3 +251,68 @@ fn a_route_or_a_gateway_says_which_address_the_outside_sees() {
     let healthy = status();
     assert!(!healthy.stdout.contains("egress addresses"), "{healthy:?}");
 }
+
+/// Holds as many connections to each `ADDRESS PORT` as are served, and writes how many.
+const HOLD: &str = r#"
+import socket, struct, sys
+
+def served(address, port):
+    connection = socket.socket()
+    # The ports are free again at once.
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    try:
+        connection.connect((address, port))
+        connection.sendall(b"x")
+        return connection if connection.recv(1) == b"x" else None
+    except OSError:
+        return None
+
+held = []
+for address, port in zip(sys.argv[1::2], sys.argv[2::2]):
+    before = len(held)
+    while connection := served(address, int(port)):
+        held.append(connection)
+    print(len(held) - before, end=" ")
+"#;
+
+/// Local ports that the gateway's host has in the test below.
+const PORTS: usize = 32;
+
+/// The connections from an egress address to a destination are as many as there are local ports, whatever there is to
+/// another destination.
+#[test]
+fn local_ports_of_an_egress_address_count_for_each_destination_on_its_own() {
+    let testbed = Testbed::test(1).unwrap();
+    let cluster = Cluster::grow(&testbed).unwrap();
+    testbed.apply_mesh(&mesh()).unwrap();
+    let destinations =
+        [(plan::LEDGER, plan::LEDGER, 5432), ("tcp.example.com", plan::TCP_SERVICE, 8443)];
+    let rules = destinations.map(|(host, _, port)| {
+        format!("  - hosts: [{host}]\n    ports: [{{port: {port}, protocol: TCP}}]\n")
+    });
+    let policy = POLICY.split("  rules:").next().unwrap();
+    testbed.apply("policy.yaml", &format!("{policy}  rules:\n{}", rules.concat())).unwrap();
+    let host = testbed.gateway(0);
+    let add = ["address", "add", &format!("{ADDRESS}/24"), "dev", plan::UPLINK];
+    assert!(host.run("ip", &add).unwrap().ok());
+    let gateway = testbed.start_gateway(0).unwrap();
+    // Ports that it listens at by itself are of the range before.
+    let range = format!("20000 {}", 20_000 + PORTS - 1);
+    host.ns.sysctl("ipv4/ip_local_port_range", &range).unwrap();
+    let _node = testbed.start_node_with(&cluster.node_args(&testbed)).unwrap();
+    let ports = destinations.map(|(_, _, port)| port.to_string());
+    let mut args = vec!["-c", HOLD];
+    for ((_, address, _), port) in destinations.iter().zip(&ports) {
+        args.extend([address, port.as_str()]);
+    }
+    let held = || testbed.pod().run("/usr/bin/python3", &args).unwrap().stdout;
+    let expected = format!("{PORTS} {PORTS} ");
+    until_is(SOON, "as many to each as there are ports", held, |held| *held == expected).unwrap();
+    let local =
+        |line: &Value| line["upstream_local_address"].as_str().unwrap_or_default().to_owned();
+    logged(&gateway, "web", |line| !local(line).is_empty());
+    let lines = gateway.stdout();
+    let lines = lines.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let all: Vec<_> = lines.map(|line| local(&line)).filter(|local| !local.is_empty()).collect();
+    assert!(all.iter().all(|local| local.starts_with(&format!("{ADDRESS}:"))), "{all:?}");
+}

@@ -9,7 +9,7 @@ use futures_util::future::LocalBoxFuture;
 use thiserror::Error;
 use tokio::net::{TcpSocket, TcpStream};
 
-use crate::types::UpstreamAddr;
+use crate::{sys::socket::bind_without_port, types::UpstreamAddr};
 
 /// What stands between addresses and connections; [`Connector`] in production.
 pub trait Connect: fmt::Debug {
@@ -56,6 +56,8 @@ impl Connect for Connector {
                 if is_own(addr)? {
                     return Err(ConnectError::Own);
                 }
+                // Otherwise each address had one set of ports for all destinations together.
+                bind_without_port(&socket)?;
                 socket.bind((from, 0).into()).map_err(|error| {
                     if error.kind() == io::ErrorKind::AddrNotAvailable {
                         ConnectError::From(from)

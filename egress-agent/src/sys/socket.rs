@@ -161,6 +161,16 @@ pub fn user_timeout(socket: &impl AsFd, limit: Duration) -> io::Result<()> {
     SockRef::from(socket).set_tcp_user_timeout(Some(limit))
 }
 
+/// Has the kernel choose the port of a socket that is bound to an address and port 0 when it connects, not when it is
+/// bound (`IP_BIND_ADDRESS_NO_PORT`, Linux 4.2). Then connections to different destinations may have the same port.
+///
+/// # Errors
+/// What the kernel said.
+pub fn bind_without_port(socket: &impl AsFd) -> io::Result<()> {
+    let on = 1_i32.to_ne_bytes();
+    set_option(socket, libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, &on)
+}
+
 fn socket(addr: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
