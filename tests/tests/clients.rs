@@ -558,7 +558,9 @@ fn curl_and_nghttp_get_the_head_of_a_response_that_breaks_off_behind_it() {
     for version in ["--http1.1", "--http2-prior-knowledge"] {
         let done = fetch(version, &whole);
         let head = done.stdout.to_ascii_lowercase();
-        assert!(head.contains(" 200") && head.contains("x-odd: y"), "{version}: {done:?}");
+        // In HTTP/2 curl shows no head that it reads together with the stream's reset: below, nghttp does.
+        let shown = head.contains(" 200") && head.contains("x-odd: y");
+        assert!(shown || version != "--http1.1" && head.is_empty(), "{version}: {done:?}");
         assert!(!done.ok(), "{version}: a head is not taken for the whole: {done:?}");
         // The twin: what is no head is not passed on as one.
         let done = fetch(version, &broken);
@@ -566,12 +568,18 @@ fn curl_and_nghttp_get_the_head_of_a_response_that_breaks_off_behind_it() {
         assert!(done.ok() && head.contains(" 502"), "{version}: {done:?}");
         assert!(!head.contains("x-odd"), "{version}: {done:?}");
     }
-    let shown = |url: &str| testbed.pod().run("nghttp", &["-v", "-t", "10", url]).unwrap().stdout;
+    let shown = |url: &str| {
+        let args = ["-v", "-t", "10", "-m", "50", url];
+        testbed.pod().run("nghttp", &args).unwrap().stdout
+    };
+    // Many at once: each by itself may get its head in time by chance.
     let seen = shown(&whole);
-    assert!(seen.contains(":status: 200") && seen.contains("x-odd: y"), "{seen}");
-    assert!(seen.contains("RST_STREAM"), "{seen}");
+    for part in [":status: 200", "x-odd: y", "recv RST_STREAM"] {
+        assert_eq!(seen.matches(part).count(), 50, "{part}: {seen}");
+    }
     let seen = shown(&broken);
-    assert!(seen.contains(":status: 502") && !seen.contains("x-odd"), "{seen}");
+    assert_eq!(seen.matches(":status: 502").count(), 50, "{seen}");
+    assert!(!seen.contains("x-odd"), "{seen}");
 }
 
 /// `ADDRESS PORT`: says what arrived of a request, in a response of the kind that the path names.
