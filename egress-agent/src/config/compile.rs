@@ -36,6 +36,7 @@ mod rule;
 mod server_tls;
 mod services;
 mod traffic;
+mod two_modes;
 mod unreachable;
 mod validators;
 mod workloads;

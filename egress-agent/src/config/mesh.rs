@@ -357,7 +357,7 @@ record! {
         "labels" labels: Dict<Spanned<String>> = "none",
         /// Its addresses. A workload on the host's network has none of its own: leave them out there.
         "addresses" addresses: List<String> = "none",
-        /// Its cgroups, as paths below the cgroup2 mount (`/pods/web`), each with all cgroups below it. One that doesn't exist yet is found when it appears.
+        /// Its cgroups, as paths below the cgroup2 mount (`/pods/web`), each with all cgroups below it that no other workload names. One that doesn't exist yet is found when it appears.
         "cgroups" cgroups: List<String> = "none",
         /// The host side of its interface, by name. Where `--pod-interface` gives a pattern, it tells whose the interface is.
         "interface" interface: Option<Spanned<String>> = "none",

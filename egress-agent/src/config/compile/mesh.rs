@@ -16,7 +16,8 @@ use super::super::{
     resource::documents,
 };
 use super::{
-    egress_addresses, exemptions, keepalive::keepalive, locality, nodes, refusals, workloads,
+    egress_addresses, exemptions, keepalive::keepalive, locality, nodes, refusals, two_modes,
+    workloads,
 };
 use crate::{
     policy::{
@@ -175,7 +176,7 @@ fn settings(mesh: Mesh, discovered: &Discovered, cx: &mut Cx<'_>) -> MeshConfig 
     let workloads = workloads::workloads(&named.0, &nodes, cx);
     let overrides = workloads::overrides(&enforcement_overrides.0, &workloads, cx);
     let exemptions = exemptions::exemptions(&exempt.0, &overrides, cx);
-    MeshConfig {
+    let settings = MeshConfig {
         egress_addresses: egress_addresses::sets(&egress_addresses.0, cx),
         outbound: match outbound.map(|mode| mode.value) {
             None | Some(Outbound::RegistryOnly) => OutboundMode::RegistryOnly,
@@ -253,7 +254,9 @@ fn settings(mesh: Mesh, discovered: &Discovered, cx: &mut Cx<'_>) -> MeshConfig 
         node_external_addresses: discovered.external_addresses.clone(),
         trust_domain,
         workloads,
-    }
+    };
+    two_modes::warn(&named.0, &settings, cx);
+    settings
 }
 
 fn networks(list: &List<String>, cx: &mut Cx<'_>) -> Vec<IpNet> {
