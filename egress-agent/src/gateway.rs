@@ -260,7 +260,7 @@ fn start(
     };
     let bounds = args.limits.derive(allowance, count)?;
     bounds.publish(telemetry.stats.limits());
-    tracing::info!("bounds of what sources share: {bounds:?}");
+    tracing::info!("limits of what sources share: {bounds}");
     let watched = pressure::watch(Arc::clone(telemetry.stats.limits()))
         .context("can't watch the process's memory")?;
     let config = WorkersConfig {

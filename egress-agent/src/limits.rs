@@ -5,6 +5,8 @@ mod lookups;
 mod messages;
 pub(crate) mod pressure;
 
+use std::fmt;
+
 use anyhow::bail;
 
 pub(crate) use self::{lookups::LookupArgs, messages::MessageArgs};
@@ -177,6 +179,37 @@ impl Derived {
     }
 }
 
+/// Each limit in plain words, for the log.
+impl fmt::Display for Derived {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            memory,
+            descriptors,
+            connections,
+            connections_per_source,
+            requests,
+            requests_per_source,
+            request_bytes,
+            queued_bytes,
+            idle_upstreams,
+            pipes,
+            workers,
+        } = self;
+        write!(out, "memory {memory} bytes, ")?;
+        match descriptors {
+            Some(descriptors) => write!(out, "descriptors {descriptors}, ")?,
+            None => write!(out, "descriptors without a limit, ")?,
+        }
+        write!(
+            out,
+            "connections {connections} ({connections_per_source} of one source), requests {requests} \
+             ({requests_per_source} of one source), heads of requests {request_bytes} bytes, HTTP/2 held \
+             for readers {queued_bytes} bytes, idle connections to upstreams {idle_upstreams}, pipes \
+             {pipes}, in equal parts for {workers} workers"
+        )
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -228,6 +261,20 @@ mod tests {
         assert_eq!((limits.requests, limits.requests_per_source), (10, 3));
         assert_eq!((limits.request_bytes, limits.request_bytes_per_source), (500, 250));
         assert_eq!(limits.queued_bytes, 250);
+    }
+
+    #[test]
+    fn the_log_has_them_in_plain_words() {
+        let args = LimitArgs { max_connections: Some(10), ..LimitArgs::default() };
+        let limited = derive(&args, 512 * MIB, Some(1024), 2).to_string();
+        assert_eq!(
+            limited,
+            "memory 536870912 bytes, descriptors 1024, connections 10 (5 of one source), requests 165 (82 of \
+             one source), heads of requests 134217728 bytes, HTTP/2 held for readers 67108864 bytes, idle \
+             connections to upstreams 82, pipes 41, in equal parts for 2 workers"
+        );
+        let unlimited = derive(&args, 512 * MIB, None, 2).to_string();
+        assert!(unlimited.contains(" descriptors without a limit, "), "{unlimited}");
     }
 
     #[test]

@@ -246,8 +246,9 @@ async fn enforce(args: NodeArgs) -> anyhow::Result<()> {
         if drain.running() > 0 {
             let limit = args.drain_timeout;
             tracing::info!(
-                "draining {} connections in tunnels for at most {limit:?}; a second signal ends it at once",
-                drain.running()
+                "draining {} connections in tunnels for at most {} s; a second signal ends it at once",
+                drain.running(),
+                limit.as_secs()
             );
             tokio::select! {
                 () = drain.finish(limit) => {}

@@ -58,7 +58,8 @@ fn wait_for_end(programs: &HashSet<u32>) {
     while lives() {
         if Instant::now() >= end {
             tracing::warn!(
-                "the pins are gone, but the kernel still holds programs after {AT_MOST:?}"
+                "the pins are gone, but the kernel still holds programs after {} s",
+                AT_MOST.as_secs()
             );
             return;
         }

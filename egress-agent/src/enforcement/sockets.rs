@@ -90,9 +90,9 @@ impl Closer {
         let closed = u64::try_from(found.closed.len()).unwrap_or(u64::MAX);
         count.fetch_add(closed, Ordering::Relaxed);
         for Closed { protocol, local, remote, reason } in found.closed.iter().take(LOGGED) {
-            let reason = reason.name();
+            let (protocol, reason) = (protocol.name(), reason.name());
             tracing::info!(
-                "closed {protocol:?} {local} -> {remote}, which is not allowed ({reason})"
+                "closed {protocol} {local} -> {remote}, which is not allowed ({reason})"
             );
         }
         if let Some(more) = found.closed.len().checked_sub(LOGGED).filter(|more| *more > 0) {

@@ -61,6 +61,22 @@ pub(crate) enum Message {
     Released {},
 }
 
+impl Message {
+    /// Which it is, for the log.
+    pub(crate) const fn name(&self) -> &'static str {
+        match self {
+            Self::Sockets { .. } => "sockets",
+            Self::Complete { .. } => "complete",
+            Self::Ready { .. } => "ready",
+            Self::Failed { .. } => "failed",
+            Self::Serve {} => "serve",
+            Self::Serving {} => "serving",
+            Self::Rates { .. } => "rates",
+            Self::Released {} => "released",
+        }
+    }
+}
+
 /// One end.
 #[derive(Debug)]
 pub(crate) struct Channel(UnixDatagram);

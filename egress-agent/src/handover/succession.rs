@@ -116,7 +116,10 @@ impl Succession {
                 message = receive(self.before.as_ref()) => match message {
                     Some(Message::Rates { used }) => return Event::RatesUsed(used),
                     Some(Message::Released {}) => return Event::InCharge,
-                    Some(other) => tracing::warn!("the process before this one said {other:?}"),
+                    Some(other) => tracing::warn!(
+                        "the process before this one sent the message `{}`, which is not expected now",
+                        other.name()
+                    ),
                     None => {
                         let pid = self.draining.swap(0, Relaxed);
                         self.before = None;

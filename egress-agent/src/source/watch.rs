@@ -72,9 +72,9 @@ impl<W: Watched> Watcher<W> {
         let inotify = inotify(&touched)
             .inspect_err(|error| {
                 tracing::warn!(
-                    "can't use inotify ({error}); the {} looked at every {:?}",
+                    "can't use inotify ({error}); the {} looked at every {} s",
                     W::WHAT,
-                    timing.poll
+                    timing.poll.as_secs_f32()
                 );
             })
             .ok();

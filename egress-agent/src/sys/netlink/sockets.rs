@@ -33,6 +33,15 @@ pub enum Protocol {
 }
 
 impl Protocol {
+    /// Its name, as people write it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "TCP",
+            Self::Udp => "UDP",
+        }
+    }
+
     /// Its number in the IP header.
     #[must_use]
     pub const fn number(self) -> u8 {
