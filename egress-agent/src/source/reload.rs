@@ -31,9 +31,9 @@ pub struct Loaded {
     pub snapshot: Option<Arc<Snapshot>>,
     /// Whether the files, as last read, are what is in force.
     pub current: bool,
-    /// Configurations accepted since the start.
+    /// Configurations accepted since the start. One that is read again (SIGHUP) and is the same counts once.
     pub accepted: u64,
-    /// Configurations refused since the start.
+    /// Configurations refused since the start, counted in the same way.
     pub rejected: u64,
     /// Which configuration `snapshot` was compiled from.
     pub held: ConfigurationStamp,
@@ -99,12 +99,17 @@ impl Reload {
     pub fn start(self) -> io::Result<impl Future<Output = ()> + Send> {
         let Self { origin, compile, loaded, again, inherited } = self;
         let builder = Builder::start(compile)?;
-        let publisher = Publisher { loaded, inherited, replaced: Retired::start()? };
+        let publisher = Publisher { loaded, inherited, refused: None, replaced: Retired::start()? };
         Ok(run(origin, again, builder, publisher))
     }
 }
 
-async fn run(mut origin: Origin, again: Arc<Notify>, mut builder: Builder, publisher: Publisher) {
+async fn run(
+    mut origin: Origin,
+    again: Arc<Notify>,
+    mut builder: Builder,
+    mut publisher: Publisher,
+) {
     let mut read_again = false;
     // Of the last attempt to read, which is told of after what was read before it.
     let mut unread: Option<Vec<ReadError>> = None;
@@ -140,65 +145,91 @@ async fn run(mut origin: Origin, again: Arc<Notify>, mut builder: Builder, publi
 struct Publisher {
     loaded: watch::Sender<Loaded>,
     inherited: Option<String>,
+    /// What was refused last, unless something was accepted since.
+    refused: Option<RefusedInput>,
     replaced: Retired,
+}
+
+/// What tells one refused configuration from another.
+#[derive(PartialEq, Eq)]
+enum RefusedInput {
+    /// The digest of its files.
+    Files([u8; 16]),
+    /// Why they can't be read.
+    Unreadable(Vec<String>),
 }
 
 impl Publisher {
     /// Publishes what was compiled.
-    fn built(&self, built: Built) {
+    fn built(&mut self, built: Built) {
         let Built { digest, read_at, compilation, .. } = built;
         let Compilation { snapshot, problems } = compilation;
-        let held = ConfigurationStamp { digest, accepted_at: seconds(read_at), generation: 0 };
-        self.publish(read_at, snapshot.map(|snapshot| (snapshot, held)), problems);
+        let last =
+            LastReload { at: read_at, accepted: snapshot.is_some(), problems: shortened(problems) };
+        match snapshot {
+            Some(snapshot) => {
+                let accepted_at = seconds(read_at);
+                let held = ConfigurationStamp { digest, accepted_at, generation: 0 };
+                self.accept(last, snapshot, held);
+            }
+            None => self.refuse(last, RefusedInput::Files(digest)),
+        }
     }
 
     /// Publishes that the configuration can't be read.
-    fn unread(&self, errors: &[ReadError]) {
+    fn unread(&mut self, errors: &[ReadError]) {
         let problems: Vec<_> = errors.iter().map(ToString::to_string).collect();
         for problem in &problems {
             tracing::error!("{problem}");
         }
-        self.publish(SystemTime::now(), None, problems);
+        let at = SystemTime::now();
+        let last = LastReload { at, accepted: false, problems: shortened(problems.clone()) };
+        self.refuse(last, RefusedInput::Unreadable(problems));
     }
 
-    fn publish(
-        &self,
-        at: SystemTime,
-        accepted: Option<(Arc<Snapshot>, ConfigurationStamp)>,
-        problems: Vec<String>,
-    ) {
-        let last = LastReload { at, accepted: accepted.is_some(), problems: shortened(problems) };
+    /// Puts a snapshot in force. What is in force already, and was only read again, keeps its number and its time.
+    fn accept(&mut self, last: LastReload, snapshot: Arc<Snapshot>, held: ConfigurationStamp) {
+        self.refused = None;
         let mut replaced = None;
         self.loaded.send_modify(|loaded| {
-            loaded.current = accepted.is_some();
+            let is_same = loaded.current && loaded.held.digest == held.digest;
+            loaded.current = true;
             loaded.last = Some(Arc::new(last));
-            match accepted {
-                Some((snapshot, held)) => {
-                    loaded.accepted += 1;
-                    replaced = loaded.snapshot.replace(snapshot);
-                    loaded.held = ConfigurationStamp { generation: loaded.accepted, ..held };
-                    tracing::info!(
-                        "configuration {} is in force ({})",
-                        loaded.accepted,
-                        held.digest_text()
-                    );
-                }
-                None => {
-                    loaded.rejected += 1;
-                    let stays = match (&loaded.snapshot, &self.inherited) {
-                        (Some(_), _) => "the last good one stays in force".into(),
-                        (None, Some(inherited)) => format!("{inherited} stays in force"),
-                        (None, None) => {
-                            "none was accepted yet, so everything external is denied".to_owned()
-                        }
-                    };
-                    tracing::error!("the configuration is refused; {stays}");
-                }
+            replaced = loaded.snapshot.replace(snapshot);
+            let digest = held.digest_text();
+            if is_same {
+                let number = loaded.accepted;
+                tracing::info!(
+                    "read again without a change; configuration {number} stays in force ({digest})"
+                );
+                return;
             }
+            loaded.accepted += 1;
+            loaded.held = ConfigurationStamp { generation: loaded.accepted, ..held };
+            tracing::info!("configuration {} is in force ({digest})", loaded.accepted);
         });
         if let Some(replaced) = replaced {
             self.replaced.add(replaced);
         }
+    }
+
+    /// Leaves in force what is.
+    fn refuse(&mut self, last: LastReload, input: RefusedInput) {
+        let is_same = self.refused.as_ref() == Some(&input);
+        self.refused = Some(input);
+        self.loaded.send_modify(|loaded| {
+            loaded.current = false;
+            loaded.last = Some(Arc::new(last));
+            loaded.rejected += u64::from(!is_same);
+            let stays = match (&loaded.snapshot, &self.inherited) {
+                (Some(_), _) => "the last good one stays in force".into(),
+                (None, Some(inherited)) => format!("{inherited} stays in force"),
+                (None, None) => {
+                    "none was accepted yet, so everything external is denied".to_owned()
+                }
+            };
+            tracing::error!("the configuration is refused; {stays}");
+        });
     }
 }
 
@@ -290,11 +321,54 @@ mod tests {
         fs::create_dir(dir.path()).unwrap();
         fs::write(&mesh, "outboundTrafficPolicy: {mode: REGISTRY_ONLY}\n").unwrap();
         let repaired = until(&mut receiver, |loaded| loaded.current).await;
-        assert!(!Arc::ptr_eq(&repaired.snapshot.unwrap(), first.snapshot.as_ref().unwrap()));
+        let snapshot = repaired.snapshot.as_ref().unwrap();
+        assert!(!Arc::ptr_eq(snapshot, first.snapshot.as_ref().unwrap()));
+        let repaired_at = repaired.last.clone().unwrap();
 
-        let before = receiver.borrow_and_update().accepted;
+        // Read again, it is the same configuration: it keeps its number.
+        receiver.borrow_and_update();
         again.notify_one();
-        until(&mut receiver, |loaded| loaded.accepted > before).await;
+        let same = until(&mut receiver, |loaded| !is_of(loaded, &repaired_at)).await;
+        assert_eq!((same.accepted, same.rejected), (repaired.accepted, repaired.rejected));
+        assert_eq!(same.held, repaired.held);
+        running.abort();
+    }
+
+    fn is_of(loaded: &Loaded, last: &Arc<LastReload>) -> bool {
+        loaded.last.as_ref().is_some_and(|of| Arc::ptr_eq(of, last))
+    }
+
+    /// A change and `systemctl reload` after it are one configuration, good or bad: what inotify saw is read again.
+    #[tokio::test]
+    async fn what_is_read_again_without_a_change_counts_once() {
+        let dir = TempDir::new().unwrap();
+        let mesh = dir.path().join("mesh.yaml");
+        let timing = Timing { quiet: Duration::from_millis(10), ..Timing::default() };
+        let (reload, mut receiver) =
+            Reload::new(Origin::directory(dir.path().into(), None, timing));
+        let again = reload.again();
+        fs::write(&mesh, ALLOW).unwrap();
+        let running = tokio::spawn(reload.start().unwrap());
+        let mut seen = until(&mut receiver, |loaded| loaded.accepted == 1).await;
+        let steps =
+            [(None, 1, 0), (Some("direct: sometimes\n"), 1, 1), (None, 1, 1), (Some(ALLOW), 2, 1)];
+        for (text, accepted, rejected) in steps.into_iter().chain([(None, 2, 1)]) {
+            let before = seen.last.clone().unwrap();
+            match text {
+                Some(text) => fs::write(&mesh, text).unwrap(),
+                None => again.notify_one(),
+            }
+            seen = until(&mut receiver, |loaded| !is_of(loaded, &before)).await;
+            assert_eq!((seen.accepted, seen.rejected), (accepted, rejected), "{text:?}");
+            assert_eq!(seen.held.generation, accepted);
+        }
+        // The twin: a directory that is gone is another refusal, and only one.
+        fs::remove_dir_all(dir.path()).unwrap();
+        let gone = until(&mut receiver, |loaded| loaded.rejected > 1).await;
+        let before = gone.last.clone().unwrap();
+        again.notify_one();
+        let still = until(&mut receiver, |loaded| !is_of(loaded, &before)).await;
+        assert_eq!(still.rejected, gone.rejected);
         running.abort();
     }
 
@@ -399,7 +473,8 @@ mod tests {
         // It may have been read while it was going.
         (0..10).for_each(|_| held.go.send(()).unwrap());
         let gone = until(&mut receiver, |loaded| loaded.rejected == 1).await;
-        assert!(gone.accepted >= 2 && !gone.current && gone.snapshot.is_some());
+        let published = gone.snapshot.unwrap();
+        assert!(!gone.current && !Arc::ptr_eq(&published, first.snapshot.as_ref().unwrap()));
         running.abort();
     }
 

@@ -50,7 +50,11 @@ impl Loaded {
             (Some(old), Some(new)) => Arc::ptr_eq(old, new),
             (old, new) => old.is_none() && new.is_none(),
         };
-        same && self.accepted == loaded.accepted && self.rejected == loaded.rejected
+        let read = match (&self.last, &loaded.last) {
+            (Some(old), Some(new)) => Arc::ptr_eq(old, new),
+            (old, new) => old.is_none() && new.is_none(),
+        };
+        same && read && self.accepted == loaded.accepted && self.rejected == loaded.rejected
     }
 }
 
