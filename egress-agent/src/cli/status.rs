@@ -8,6 +8,7 @@ mod found;
 mod json;
 mod paint;
 mod text;
+mod units;
 
 use std::{
     io::{self, IsTerminal, Write as _},

@@ -14,14 +14,18 @@ use anyhow::{Context, bail};
 
 use crate::bpf::{self, DEFAULT_BPFFS};
 
+/// The unit of the node's agent.
+pub(super) const NODE_UNIT: &str = "egress-node.service";
+/// The unit of the gateway.
+pub(super) const GATEWAY_UNIT: &str = "egress-gateway.service";
 /// The units that run an agent.
-const SERVICES: [&str; 2] = ["egress-node.service", "egress-gateway.service"];
+const SERVICES: [&str; 2] = [NODE_UNIT, GATEWAY_UNIT];
 /// Where a package has them. They are stopped and disabled; removing them is the package manager's.
 const PACKAGED: &str = "/usr/lib/systemd/system";
 /// What `docs/operations.md` installs below the directory of units.
 pub const UNITS: [&str; 5] = [
-    "egress-node.service",
-    "egress-gateway.service",
+    NODE_UNIT,
+    GATEWAY_UNIT,
     "egress-gateway.service.d/unprivileged.conf",
     "workloads-.slice.d/egress.conf",
     "workloads.slice",

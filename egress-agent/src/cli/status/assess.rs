@@ -44,6 +44,7 @@ pub(super) fn assess(found: &StatusFindings, version: &str) -> Assessment {
     if let Some(gateway) = &found.gateway {
         notes.gateway(gateway);
     }
+    notes.units(found, attached);
     let StatusNotes { problems, exposures, warnings, .. } = notes;
     let verdict = match (attached || found.gateway.is_some(), problems.is_empty()) {
         (true, true) if exposures.is_empty() => Verdict::Healthy,
@@ -110,6 +111,26 @@ impl StatusNotes<'_> {
         let first_start = matches!(agent, Agent::Runs(report) if report.first_start);
         self.pins(inspection, first_start);
         attached
+    }
+
+    /// Units whose agents should answer, and do not. Where the host has nothing else that would be healthy, its
+    /// verdict says enough, and they only say why.
+    fn units(&mut self, found: &StatusFindings, attached: bool) {
+        let is_dead = found.node.as_ref().is_some_and(|node| node.agent == Agent::Dead);
+        let node = found.units.node().filter(|_| is_dead).map(|state| match attached {
+            true => state,
+            false => format!(
+                "nothing is attached, so workloads of this host reach the network as if nothing were here: \
+                 {state}"
+            ),
+        });
+        let gateway = found.units.gateway().filter(|_| found.gateway.is_none());
+        for state in node.into_iter().chain(gateway) {
+            match attached || found.gateway.is_some() {
+                true => self.problem(state),
+                false => self.warning(state),
+            }
+        }
     }
 
     fn agent(&mut self, report: &NodeReport, inspection: &Inspection) {

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::bail;
 
+use super::units::Units;
 use crate::{
     admin::control::{
         AgentReport, AskError, GATEWAY_SOCKET, GATEWAY_UNIT_SOCKET, GatewayReport, NODE_SOCKET,
@@ -18,6 +19,8 @@ pub(super) struct StatusFindings {
     /// `None` where a gateway alone was asked for.
     pub(super) node: Option<Node>,
     pub(super) gateway: Option<GatewayReport>,
+    /// What systemd says of the units; nothing where one agent was asked for.
+    pub(super) units: Units,
 }
 
 /// What is known of the node.
@@ -65,13 +68,17 @@ pub(super) async fn find(
         }
         let control = Path::new(NODE_SOCKET);
         let answer = ask_status(control).await;
-        return Ok(StatusFindings { node: Some(node(bpffs, control, answer)?), gateway });
+        let node = Some(node(bpffs, control, answer)?);
+        return Ok(StatusFindings { node, gateway, units: Units::find() });
     };
     match ask_status(control).await {
         Ok(AgentReport::Gateway(report)) => {
-            Ok(StatusFindings { node: None, gateway: Some(report) })
+            Ok(StatusFindings { node: None, gateway: Some(report), units: Units::default() })
         }
-        answer => Ok(StatusFindings { node: Some(node(bpffs, control, answer)?), gateway: None }),
+        answer => {
+            let node = Some(node(bpffs, control, answer)?);
+            Ok(StatusFindings { node, gateway: None, units: Units::default() })
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use egress_ebpf::{abi::ABI_VERSION, reason::Reason};
 use super::{
     super::testing::{documented, golden},
     found::{Agent, Node, StatusFindings},
+    units::{UnitState, Units},
     *,
 };
 use crate::{
@@ -120,7 +121,7 @@ fn gateway() -> GatewayReport {
 
 fn found(agent: Agent, inspection: Inspection) -> StatusFindings {
     let node = Node { bpffs: "/sys/fs/bpf/egress-agent".into(), inspection, agent };
-    StatusFindings { node: Some(node), gateway: None }
+    StatusFindings { node: Some(node), gateway: None, units: Units::default() }
 }
 
 fn runs(change: impl FnOnce(&mut NodeReport)) -> StatusFindings {
@@ -155,7 +156,7 @@ fn warning(found: &StatusFindings) -> String {
 fn a_host_in_order_is_healthy() {
     let fine = assess(&runs(|_| {}), VERSION);
     assert_eq!((fine.verdict, fine.problems, fine.warnings), (Verdict::Healthy, vec![], vec![]));
-    let alone = StatusFindings { node: None, gateway: Some(gateway()) };
+    let alone = StatusFindings { node: None, gateway: Some(gateway()), units: Units::default() };
     assert_eq!(assess(&alone, VERSION).verdict, Verdict::Healthy);
 }
 
@@ -169,6 +170,49 @@ fn nothing_attached_has_a_verdict_of_its_own() {
     // An agent that enforces nothing is a problem.
     let empty = found(Agent::Runs(Box::new(report())), Inspection::default());
     assert!(problem(&empty).contains("nothing is attached at /sys/fs/bpf/egress-agent"));
+}
+
+/// A host is not in order where an agent should run and does not, whatever else is.
+#[test]
+fn a_unit_without_its_agent_is_never_healthy() {
+    let state = |enabled: &str, active: &str| {
+        let text = format!("LoadState=loaded\nUnitFileState={enabled}\nActiveState={active}\n");
+        UnitState::parse(&text)
+    };
+    let with = |findings: StatusFindings, node, gateway| StatusFindings {
+        units: Units { node, gateway },
+        ..findings
+    };
+    let (dead, own) = (|| found(Agent::Dead, Inspection::default()), || Some(gateway()));
+    let both = || StatusFindings { gateway: own(), ..dead() };
+
+    // The gateway is fine, and the node's agent never came up.
+    let failed = problem(&with(both(), state("enabled", "failed"), None));
+    assert!(failed.contains("nothing is attached, so workloads of this host"), "{failed}");
+    assert!(failed.contains("egress-node.service is enabled and failed"), "{failed}");
+    let stopped = problem(&with(both(), state("enabled", "inactive"), None));
+    assert!(stopped.contains("egress-node.service is enabled and inactive"), "{stopped}");
+    // The other way round.
+    let failed = problem(&with(runs(|_| {}), None, state("disabled", "failed")));
+    assert!(failed.starts_with("egress-gateway.service is failed"), "{failed}");
+    // Enforcement is as it was left: that, what the maps hold, and the unit.
+    let left = with(found(Agent::Dead, inspection()), state("enabled", "failed"), None);
+    let assessment = assess(&left, VERSION);
+    assert_eq!((assessment.verdict, assessment.problems.len()), (Verdict::Wrong, 2));
+    assert!(assessment.problems[1].starts_with("egress-node.service is enabled and failed"));
+    let page = text::render(&left, &assessment, now(), ColorChoice(false), 80);
+    assert!(page.contains("maps hold      configuration 0 (digest"), "{page}");
+
+    // The twins: units that nobody wants, and units whose agents answer.
+    for (node, gateway) in [(None, None), (state("disabled", "inactive"), None)] {
+        assert_eq!(assess(&with(both(), node, gateway), VERSION).verdict, Verdict::Healthy);
+    }
+    let fine =
+        with(StatusFindings { gateway: own(), ..runs(|_| {}) }, state("enabled", "active"), None);
+    assert_eq!(assess(&fine, VERSION).verdict, Verdict::Healthy);
+    // Where nothing is attached at all the verdict stays, and the unit says why.
+    let nothing = assess(&with(dead(), state("enabled", "failed"), None), VERSION);
+    assert_eq!((nothing.verdict, nothing.warnings.len()), (Verdict::NotAttached, 1));
 }
 
 #[test]
@@ -251,7 +295,7 @@ fn each_thing_that_is_wrong_is_a_problem() {
     assert_eq!(problem(&full), "map DENIED is full: 16384 entries");
     let mut draining = gateway();
     draining.problems.push("it is draining".into());
-    let draining = StatusFindings { node: None, gateway: Some(draining) };
+    let draining = StatusFindings { node: None, gateway: Some(draining), units: Units::default() };
     assert_eq!(problem(&draining), "gateway: it is draining");
 }
 
