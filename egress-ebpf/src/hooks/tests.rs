@@ -1,3 +1,4 @@
+mod lookups;
 mod node;
 mod unfinished;
 
