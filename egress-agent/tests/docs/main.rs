@@ -10,12 +10,15 @@ mod flows;
 mod glossary;
 mod lines;
 mod markdown;
+mod messages;
 mod names;
 mod places;
+mod readme;
 mod shell;
 mod shown;
 mod sources;
 mod spans;
+mod values;
 mod ways;
 
 use std::{collections::BTreeMap, fs, path::Path};

@@ -30,7 +30,7 @@ fn read(path: &str) -> String {
 }
 
 /// The names of the tests in a source text.
-fn tests(source: &str) -> BTreeSet<&str> {
+pub(crate) fn tests(source: &str) -> BTreeSet<&str> {
     let lines: Vec<&str> = source.lines().map(str::trim).collect();
     let after = |at: usize| {
         let line = lines[at..].iter().find(|line| line.contains("fn "))?;

@@ -1,0 +1,246 @@
+//! Values that a page gives: defaults of options, ports, label values, response flags, settings of units and of the
+//! kernel, error numbers.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+    sync::LazyLock,
+};
+
+use clap::{Command, CommandFactory as _};
+use egress_agent::{cli::Cli, telemetry::ResponseFlag, types::parse_duration};
+use egress_ebpf::reason::Reason;
+use regex::Regex;
+
+use crate::{
+    markdown::{collect, documents, root},
+    shown::asked,
+    sources::is_in_sources,
+    spans::spans,
+};
+
+/// Of the changes of earlier versions, which name what is no longer there.
+const HISTORY: &str = "CHANGELOG.md";
+/// The agents' own ports, as long as nobody gives others, and Istio's for HBONE.
+const PORTS: [&str; 6] = ["15000", "15001", "15008", "15020", "15021", "15090"];
+/// The gateway's port of a database, in an example.
+const EXAMPLE_PORT: &str = "15432";
+/// Words of two or three capitals that are no response flags.
+const NO_FLAGS: [&str; 12] =
+    ["ADD", "BPF", "DEL", "DNS", "GC", "GET", "REQ", "TCP", "TLS", "UDP", "URI", "URL"];
+/// Label values that a page gives as an example of a reader's own.
+const EXAMPLE_LABELS: [&str; 1] = ["2xx"];
+
+/// Each option's defaults, of all commands that have it.
+fn defaults() -> &'static BTreeMap<String, BTreeSet<String>> {
+    fn add(command: &Command, found: &mut BTreeMap<String, BTreeSet<String>>) {
+        for argument in command.get_arguments() {
+            let Some(long) = argument.get_long() else { continue };
+            let help = argument.get_long_help().or_else(|| argument.get_help());
+            let help = help.map(ToString::to_string).unwrap_or_default();
+            // Where the code computes it, the help says it.
+            let said = help.split("[default: ").nth(1).and_then(|rest| rest.split(']').next());
+            let own = argument.get_default_values().iter().filter_map(|value| value.to_str());
+            let own = own.chain(said).map(plain);
+            found.entry(format!("--{long}")).or_default().extend(own);
+        }
+        command.get_subcommands().for_each(|below| add(below, found));
+    }
+    static ALL: LazyLock<BTreeMap<String, BTreeSet<String>>> = LazyLock::new(|| {
+        let mut found = BTreeMap::new();
+        add(&Cli::command(), &mut found);
+        found
+    });
+    &ALL
+}
+
+/// A value without what a page writes around it: `16,384` is `16384`.
+fn plain(text: &str) -> String {
+    text.trim().trim_matches('`').replace(',', "")
+}
+
+/// The cells of a table's row.
+fn cells(line: &str) -> Vec<&str> {
+    let row = line.trim().trim_start_matches('|').trim_end_matches('|');
+    row.split(" | ").map(str::trim).collect()
+}
+
+/// The rows of tables of options that give another default than the program has.
+fn wrong_defaults(text: &str, checked: &mut usize) -> Vec<String> {
+    let (mut column, mut faults) = (None, Vec::new());
+    for (number, line) in text.lines().enumerate() {
+        if !line.starts_with('|') {
+            column = None;
+            continue;
+        }
+        let row = cells(line);
+        if row.first() == Some(&"option") {
+            column = row.iter().position(|cell| *cell == "default");
+            continue;
+        }
+        let Some(given) = column.and_then(|column| row.get(column)) else { continue };
+        let Some(option) = row[0].split('`').nth(1).filter(|word| word.starts_with("--")) else {
+            continue;
+        };
+        let Some(own) = defaults().get(option).filter(|own| !own.is_empty()) else { continue };
+        // In words, where it depends on the machine.
+        let in_words = own.iter().any(|value| value.contains(' '));
+        if in_words {
+            continue;
+        }
+        *checked += 1;
+        if !own.contains(&plain(given)) {
+            faults.push(format!("{}: {option} has the default {own:?}, not {given}", number + 1));
+        }
+    }
+    faults
+}
+
+/// `--option` (10 s): the default of a command that has it.
+fn wrong_durations(text: &str, checked: &mut usize) -> Vec<String> {
+    static FORM: LazyLock<Regex> =
+        LazyLock::new(|| Regex::new(r"`(--[a-z-]+)`\s+\((\d+) (ms|s|min|h)\b").expect("a pattern"));
+    let mut faults = Vec::new();
+    for parts in FORM.captures_iter(text) {
+        *checked += 1;
+        let unit = if &parts[3] == "min" { "m" } else { &parts[3] };
+        let given = parse_duration(&format!("{}{unit}", &parts[2]));
+        let own = defaults().get(&parts[1]).into_iter().flatten();
+        if given.is_none() || !own.into_iter().any(|own| parse_duration(own) == given) {
+            faults.push(format!(
+                "{} has another default than {} {}",
+                &parts[1], &parts[2], &parts[3]
+            ));
+        }
+    }
+    faults
+}
+
+/// Ports of the agents' range that none of them has.
+fn wrong_ports(text: &str) -> Vec<String> {
+    static PORT: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\b15\d{3}\b").expect("a pattern"));
+    let all = PORT.find_iter(text).map(|found| found.as_str());
+    let wrong = all.filter(|port| !PORTS.contains(port) && *port != EXAMPLE_PORT);
+    wrong.map(|port| format!("nothing of ours has the port {port}")).collect()
+}
+
+/// Values of labels in expressions and series, of which a program writes none. One with `…` stands for any.
+fn wrong_labels(text: &str) -> Vec<String> {
+    static LABEL: LazyLock<Regex> = LazyLock::new(|| {
+        Regex::new(r#"[{,]\s?[a-z_]+(?:=~|!~|!=|=)"([^"]*)""#).expect("a pattern")
+    });
+    let is_known = |value: &str| {
+        value.contains('…')
+            || EXAMPLE_LABELS.contains(&value)
+            || Reason::ALL.iter().any(|reason| reason.name() == value)
+            || is_in_sources(&format!("\"{value}\""))
+    };
+    let lines = text.lines().filter(|line| !asked(line).is_empty());
+    let values = lines.flat_map(|line| LABEL.captures_iter(line)).map(|parts| parts[1].to_owned());
+    let all: Vec<String> = values.collect();
+    let alternatives = all.iter().flat_map(|value| value.split('|'));
+    let wrong = alternatives.filter(|value| !is_known(value));
+    wrong.map(|value| format!("no label has the value {value:?}")).collect()
+}
+
+fn units() -> &'static str {
+    static TEXT: LazyLock<String> = LazyLock::new(|| {
+        let mut paths = Vec::new();
+        for extension in ["service", "conf", "slice"] {
+            collect(&root().join("deploy/systemd"), extension, &mut paths);
+        }
+        paths.iter().filter_map(|path| fs::read_to_string(path).ok()).collect()
+    });
+    &TEXT
+}
+
+/// A word between back-ticks that is a value of some kind.
+fn wrong_span(span: &str) -> Option<String> {
+    static SYSCTL: LazyLock<Regex> = LazyLock::new(|| {
+        Regex::new(r"^(net|kernel|vm|fs|user)(\.[a-z0-9_]+)+$").expect("a pattern")
+    });
+    static SETTING: LazyLock<Regex> =
+        LazyLock::new(|| Regex::new(r"^[A-Z][A-Za-z]+=[a-z0-9]+$").expect("a pattern"));
+    static ERROR: LazyLock<Regex> =
+        LazyLock::new(|| Regex::new(r"^E[A-Z0-9]{4,}$").expect("a pattern"));
+    let is_capital = span.bytes().all(|b| b.is_ascii_uppercase());
+    if SYSCTL.is_match(span) {
+        let path = Path::new("/proc/sys").join(span.replace('.', "/"));
+        return (!path.exists()).then(|| format!("the kernel has no setting {span}"));
+    }
+    if SETTING.is_match(span) {
+        let is_there = units().lines().any(|line| line == span);
+        return (!is_there).then(|| format!("no unit has {span}"));
+    }
+    if ERROR.is_match(span) {
+        return (!is_in_sources(span)).then(|| format!("nothing answers {span}"));
+    }
+    if is_capital && (2..=3).contains(&span.len()) {
+        let is_flag = ResponseFlag::ALL.iter().any(|flag| flag.code() == span);
+        return (!is_flag && !NO_FLAGS.contains(&span)).then(|| format!("{span} is no flag"));
+    }
+    None
+}
+
+fn faults(text: &str, checked: &mut usize) -> Vec<String> {
+    let mut faults = wrong_defaults(text, checked);
+    faults.extend(wrong_durations(text, checked));
+    faults.extend(wrong_ports(text));
+    faults.extend(wrong_labels(text));
+    let wrong = spans(text)
+        .into_iter()
+        .filter_map(|(line, span)| wrong_span(&span).map(|fault| format!("{line}: {fault}")));
+    faults.extend(wrong);
+    faults
+}
+
+#[test]
+fn values_of_the_pages_are_those_of_the_programs() {
+    let (mut checked, mut all) = (0, Vec::new());
+    for document in documents() {
+        let name = document.path.display().to_string();
+        if name == HISTORY {
+            continue;
+        }
+        let text = fs::read_to_string(root().join(&document.path)).expect("a document");
+        all.extend(faults(&text, &mut checked).into_iter().map(|fault| format!("{name}:{fault}")));
+    }
+    assert!(checked > 15, "{checked} defaults");
+    assert!(all.is_empty(), "{}", all.join("\n"));
+}
+
+#[test]
+fn a_value_that_no_program_has_is_found() {
+    let of = |text: &str| faults(text, &mut 0);
+    let table =
+        |row: &str| format!("| option | unit | default | bounds |\n|---|---|---|---|\n{row}\n");
+    for good in [
+        &*table("| `--max-headers` | number | 100 | headers |"),
+        &table("| `--max-cached-names` | number | 16,384 | names |"),
+        "`--drain-timeout` (10 s)",
+        "`--upgrade-drain-timeout`\n(900 s)",
+        "Ports 15021 and 15090",
+        "egress_enforcement_mode{mode=~\"audit|audit_redirect\"} == 1",
+        "`net.core.somaxconn`",
+        "`Type=notify`",
+        "`EACCES`",
+        "`NR`",
+    ] {
+        assert_eq!(of(good), [""; 0], "{good}");
+    }
+    for wrong in [
+        &*table("| `--max-headers` | number | 200 | headers |"),
+        &table("| `--max-cached-names` | number | 16,383 | names |"),
+        "`--drain-timeout` (20 s)",
+        "`--upgrade-drain-timeout`\n(800 s)",
+        "Ports 15021 and 15091",
+        "egress_enforcement_mode{mode=~\"audit|audit_redirct\"} == 1",
+        "`net.core.somaxcon`",
+        "`Type=notfy`",
+        "`EACCESS`",
+        "`NX`",
+    ] {
+        assert_eq!(of(wrong).len(), 1, "{wrong}: {:?}", of(wrong));
+    }
+}
