@@ -70,6 +70,21 @@ pub fn steps(page: &str, heading: &str) -> Result<Vec<Step>> {
     Ok(steps.concat())
 }
 
+/// The commands of the first block below a heading that has this text.
+///
+/// # Errors
+/// As for [`blocks()`], or no block has it.
+pub fn commands(page: &str, heading: &str, text: &str) -> Result<Vec<String>> {
+    let all = blocks(page, heading)?;
+    let is_it = |block: &&Block| block.language == "console" && block.text.contains(text);
+    let block =
+        all.iter().find(is_it).with_context(|| format!("{page}: no block with {text:?}"))?;
+    let steps = block.steps()?.into_iter();
+    Ok(steps
+        .filter_map(|step| if let Step::Run(line) = step { Some(line) } else { None })
+        .collect())
+}
+
 fn parsed(text: &str, heading: &str) -> Vec<Block> {
     let (mut blocks, mut open, mut is_below) = (Vec::new(), None::<Block>, false);
     for line in text.lines() {

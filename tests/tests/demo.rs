@@ -5,6 +5,7 @@ use std::{
     fs,
     path::Path,
     process::{Command, Stdio},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use egress_tests::{
@@ -109,14 +110,46 @@ fn an_event_without_a_workload_is_found() {
     }
 }
 
+/// There is one demo at a time on a machine.
+fn alone() -> MutexGuard<'static, ()> {
+    static DEMOS: Mutex<()> = Mutex::new(());
+    let alone = DEMOS.lock().unwrap_or_else(PoisonError::into_inner);
+    assert!(!site::exists(DEMO), "a demo is up: `cargo xtask demo --down` removes it");
+    alone
+}
+
+/// Runs the demo's program, which ends within its limit.
+fn run(args: &[&str]) -> std::process::Output {
+    let program = site::demo_program().expect("the demo is built");
+    let mut demo = Command::new("timeout");
+    demo.arg((LIMIT * wait::patience()).to_string()).arg(&program).args(args);
+    demo.stdin(Stdio::null()).output().expect("the demo runs")
+}
+
+/// `--keep` leaves the hosts up and `--down` removes them; with `--mtls` the same attempts are refused.
+#[test]
+fn the_demo_with_mutual_tls_stays_up_and_goes_when_it_is_told() {
+    let _alone = alone();
+    let done = run(&["--mtls", "--keep"]);
+    let shown = String::from_utf8_lossy(&done.stdout);
+    let was_up = site::exists(DEMO);
+    let down = run(&["--down"]);
+    assert!(done.status.success(), "{done:?}");
+    assert!(shown.contains("checks were as they must be."), "{shown}");
+    assert!(!shown.contains("LEAKED"), "{shown}");
+    assert!(was_up, "the hosts stay up");
+    assert!(down.status.success(), "{down:?}");
+    assert!(!site::exists(DEMO), "something is left of the demo");
+    // The twin: nothing is up any more, which is said.
+    let again = run(&["--down"]);
+    assert!(String::from_utf8_lossy(&again.stdout).contains("no demo is up"), "{again:?}");
+}
+
 #[test]
 fn every_check_of_the_demo_is_as_it_must_be_whoever_fills_checksums_in() {
-    assert!(!site::exists(DEMO), "a demo is up: `cargo xtask demo --down` removes it");
-    let program = site::demo_program().expect("the demo is built");
+    let _alone = alone();
     for args in [&[][..], &["--left-checksums"]] {
-        let mut demo = Command::new("timeout");
-        demo.arg((LIMIT * wait::patience()).to_string()).arg(&program).args(args);
-        let done = demo.stdin(Stdio::null()).output().expect("the demo runs");
+        let done = run(args);
         let shown = String::from_utf8_lossy(&done.stdout);
         assert!(done.status.success(), "{args:?}: {done:?}");
         assert!(shown.contains("checks were as they must be."), "{shown}");

@@ -9,9 +9,9 @@ use egress_tests::{
     copy_program,
     machine::{GATEWAY_NETWORK, Machine},
     manifests::Walkthrough,
-    page::{self, Step},
+    page::{self, Step, commands},
     plan,
-    process::Process,
+    process::{Finished, Process},
     testbed::Testbed,
     wait::{SOON, START, until, until_is},
 };
@@ -23,6 +23,8 @@ const DOWNLOAD: &str = "https://edition.cnn.com/download";
 /// What `/download` has.
 const DOWNLOAD_BYTES: u64 = 40 << 20;
 const READY: &str = "http://localhost:15021/healthz/ready";
+/// The page that documents an upgrade, and the heading above it.
+const UPGRADE: (&str, &str) = ("docs/operations.md", "Drain, restart, upgrade");
 /// A port that no server of the gateway has.
 const OTHER_PORT: u16 = 8443;
 /// `CAP_NET_BIND_SERVICE`, and nothing else (capabilities(7)).
@@ -70,8 +72,7 @@ impl Life<'_> {
         self.machine.journal(&["--unit", GATEWAY]).unwrap()
     }
 
-    /// Waits until a configuration is in force, and is what the files say. A reload counts each time that the files
-    /// are read.
+    /// Waits until a configuration is in force, and is what the files say.
     fn in_force(&self) {
         let state = || self.property("StatusText");
         let is_good =
@@ -108,6 +109,13 @@ impl Life<'_> {
     fn ready(&self) -> String {
         let args = ["-s", "-o", "/dev/null", "-w", "%{http_code}", READY];
         self.testbed.gateway(0).run("curl", &args).unwrap().stdout
+    }
+
+    /// A command as the page has it, which must succeed.
+    fn typed(&self, line: &str) -> Finished {
+        let done = self.machine.shell(line).unwrap();
+        assert!(done.ok(), "{line}: {done:?}\n{}", self.journal());
+        done
     }
 
     fn status(&self) -> (i32, String) {
@@ -162,7 +170,8 @@ fn the_shipped_gateway_lives_under_systemd() {
     let mesh = machine.path("/etc/egress/config/mesh.yaml");
     let good = fs::read_to_string(&mesh).unwrap();
     life.reload(&mesh, &format!("{good}accessLogEncoding: JSON\n"));
-    life.in_force();
+    // The change is seen, and the reload reads it again: one configuration more.
+    life.is("StatusText", "configuration 2 is in force");
     life.served("a reload");
     until(SOON, "the new form of the log", || {
         life.journal().contains("\"response_code\":").then_some(())
@@ -235,8 +244,10 @@ fn restart_with_a_broken_configuration(life: &Life<'_>, mesh: &Path) {
 /// Another process takes over: no request fails, and what runs is completed by the process before.
 fn upgrade(life: &Life<'_>) {
     let (testbed, machine) = (life.testbed, life.machine);
-    copy_program(testbed.agent(), &machine.path("/var/bin/new")).unwrap();
-    fs::rename(machine.path("/var/bin/new"), machine.path("/var/bin/egress-agent")).unwrap();
+    // What the page has in the working directory.
+    copy_program(testbed.agent(), &machine.path("/root/egress-agent.new")).unwrap();
+    let typed = commands(UPGRADE.0, UPGRADE.1, "egress-agent upgrade").unwrap();
+    let [install, take_over] = &typed[..] else { panic!("{typed:?}") };
     let (before, restarts) = (life.pid(), life.property("NRestarts"));
     let enough = testbed.dir().join("enough");
     let script = format!(
@@ -250,8 +261,8 @@ fn upgrade(life: &Life<'_>) {
     let count = || requests.stdout().lines().count();
     until_is(SOON, "requests", count, |count| *count > 3).unwrap();
     let download = life.download("upgrade");
-    let done = machine.run(AGENT, &["upgrade"]).unwrap();
-    assert!(done.ok(), "{done:?}\n{}", life.journal());
+    life.typed(install);
+    let done = life.typed(take_over);
     let after = until_is(SOON, "another process", || life.pid(), |pid| *pid != before).unwrap();
     assert!(done.stdout.contains(&format!("process {after} ")), "{done:?}");
     let then = count();
@@ -263,10 +274,22 @@ fn upgrade(life: &Life<'_>) {
     life.complete("upgrade", download);
     assert_eq!(life.pid(), after);
     assert_eq!(life.property("NRestarts"), restarts, "systemd did nothing");
+    let program = machine.run("readlink", &[&format!("/proc/{after}/exe")]).unwrap().stdout;
+    assert_eq!(program.trim(), AGENT, "it runs what was installed");
     let first = format!("/proc/{before}");
     let is_there = || machine.run("test", &["-e", &first]).unwrap().ok();
     until_is(SOON, "the process before to have ended", is_there, |there| !there).unwrap();
     life.is("ActiveState", "active");
+
+    // The page's other way, for changed arguments: a restart, and the wait until it is ready.
+    let typed = commands(UPGRADE.0, UPGRADE.1, "systemctl restart egress-gateway").unwrap();
+    let [restart, wait] = &typed[..] else { panic!("{typed:?}") };
+    life.typed(restart);
+    // The gateway's host is another network here.
+    life.typed(&format!("nsenter --net={GATEWAY_NETWORK} {wait}"));
+    assert_eq!(life.ready(), "200");
+    assert_ne!(life.pid(), after);
+    life.served("the page's restart");
 }
 
 /// A stop drains: nothing new is accepted, readiness is false, and what runs is completed.

@@ -14,7 +14,9 @@ use egress_tests::{
     copy_program,
     machine::{GATEWAY_NETWORK, Machine},
     manifests::Walkthrough,
+    page::commands,
     plan,
+    process::Finished,
     testbed::Testbed,
     wait::{SOON, START, until, until_is},
 };
@@ -76,12 +78,22 @@ fn fingerprints(machine: &Machine<'_>) -> (String, String) {
 
 /// A gateway with a user of its own reads a renewed key if its group may, and keeps the old one if not.
 fn keys_are_renewed(machine: &Machine<'_>, authority: &Authority) {
+    // What `LoadCredential=` gives a unit is a copy of the start.
+    let unit = "systemd-run --unit=copied --property=LoadCredential=key:/etc/egress/credentials/web/tls.key \
+                sleep infinity";
+    let started = machine.shell(unit).unwrap();
+    assert!(started.ok(), "{started:?}");
+    let compare = "cmp -s /run/credentials/copied.service/key /etc/egress/credentials/web/tls.key";
+    let is_copy = || machine.shell(compare).unwrap().code;
+    until_is(SOON, "the copy", is_copy, |code| *code == 0).unwrap();
     let seen = || fingerprints(machine);
     let current = |(shown, placed): &(String, String)| !shown.is_empty() && shown == placed;
     let (first, _) = until_is(SOON, "the first certificate", seen, current).unwrap();
     renew(&machine.path("/"), authority, 2, 0o640).unwrap();
     let (second, _) = until_is(SOON, "the renewed certificate", seen, current).unwrap();
     assert_ne!(first, second);
+    assert_eq!(is_copy(), 1, "the copy is the key of before");
+    machine.systemctl(&["stop", "copied"]).unwrap();
 
     renew(&machine.path("/"), authority, 3, 0o600).unwrap();
     let journal = || machine.journal(&["--unit", GATEWAY]).unwrap();
@@ -186,6 +198,26 @@ fn says_what_the_maps_hold(machine: &Machine<'_>, unit: &str) {
     }
 }
 
+fn asked_status(machine: &Machine<'_>) -> Finished {
+    machine.run("/usr/local/bin/egress-agent", &["status"]).unwrap()
+}
+
+/// While the unit fails again and again, `status` says that no agent runs, how its unit is, what the maps hold, and
+/// that nothing is followed; its exit code is that of something wrong, although the gateway is well.
+fn says_that_no_agent_runs(machine: &Machine<'_>) {
+    let parts = [
+        "PROBLEMS\n",
+        "problem: no agent is running; enforcement is in force as it was left. Changes of the configuration, of \
+         gateways' health and of interfaces are not followed\n",
+        "problem: egress-node.service is enabled and activating",
+        "systemd has started it again ",
+        "maps hold      configuration ",
+    ];
+    let is_said = |done: &Finished| parts.iter().all(|part| done.stdout.contains(part));
+    let said = until_is(SOON, "the state without an agent", || asked_status(machine), is_said);
+    assert_eq!(said.unwrap().code, 1);
+}
+
 #[test]
 fn the_shipped_units_live_under_systemd() {
     let testbed = Testbed::test(1).unwrap();
@@ -269,17 +301,24 @@ fn the_shipped_units_live_under_systemd() {
     let restarts = || machine.property(NODE, "NRestarts").unwrap().parse::<u32>().unwrap();
     until_is(START, "more attempts than systemd's own limit", restarts, |count| *count > 5)
         .unwrap();
+    says_that_no_agent_runs(&machine);
     fs::write(&env, good).unwrap();
     let active = || machine.property(NODE, "ActiveState").unwrap();
     until_is(START, "the agent to come up by itself", active, |state| state == "active").unwrap();
     enforced(&machine, "enforcement after failures");
 
     // An upgrade of both roles: of the gateway by a process that takes over, as the unit's main process.
-    copy_program(testbed.agent(), &machine.path("/var/bin/new")).unwrap();
-    fs::rename(machine.path("/var/bin/new"), machine.path("/var/bin/egress-agent")).unwrap();
+    // Each command is the page's, with what it has in the working directory.
+    let typed = |part: &str| {
+        let lines = commands("docs/operations.md", "Drain, restart, upgrade", part).unwrap();
+        assert_eq!(lines.len(), 2, "{lines:?}");
+        copy_program(testbed.agent(), &machine.path("/root/egress-agent.new")).unwrap();
+        let done = lines.iter().map(|line| machine.shell(line).unwrap()).collect::<Vec<_>>();
+        assert!(done.iter().all(Finished::ok), "{done:?}\n{}", machine.journal(&[]).unwrap());
+        done.into_iter().next_back().unwrap()
+    };
     let (gateway, node) = (pid(&machine, GATEWAY), pid(&machine, NODE));
-    let upgrade = machine.run("/usr/local/bin/egress-agent", &["upgrade"]).unwrap();
-    assert!(upgrade.ok(), "{upgrade:?}\n{}", machine.journal(&["--unit", GATEWAY]).unwrap());
+    let upgrade = typed("egress-agent upgrade");
     let after = || pid(&machine, GATEWAY);
     let after = until_is(SOON, "another main process", after, |pid| *pid != gateway).unwrap();
     assert!(upgrade.stdout.contains(&format!("process {after} ")), "{upgrade:?}");
@@ -289,7 +328,7 @@ fn the_shipped_units_live_under_systemd() {
     assert_eq!(machine.property(GATEWAY, "ActiveState").unwrap(), "active");
     assert_eq!(machine.property(GATEWAY, "NRestarts").unwrap(), "0");
     assert_eq!(pid(&machine, GATEWAY), after);
-    machine.systemctl(&["restart", NODE]).unwrap();
+    typed("systemctl restart egress-node");
     assert_ne!(pid(&machine, NODE), node);
     enforced(&machine, "enforcement after an upgrade");
     // The gateway restarts by itself too.
@@ -318,6 +357,12 @@ fn the_shipped_units_live_under_systemd() {
 fn removal(machine: &Machine<'_>) {
     machine.systemctl(&["disable", "--now", NODE]).unwrap();
     enforced(machine, "enforcement of a node that was stopped");
+    let stopped = asked_status(machine);
+    assert_eq!(stopped.code, 1, "{stopped:?}");
+    let is_said = |part: &str| stopped.stdout.contains(part);
+    assert!(is_said("no agent is running; enforcement is in force as it was left"), "{stopped:?}");
+    assert!(is_said("maps hold      configuration "), "{stopped:?}");
+    assert!(!is_said("egress-node.service is"), "nobody wants the unit: {stopped:?}");
     let detach = machine.run("/usr/local/bin/egress-agent", &["detach"]).unwrap();
     assert!(detach.ok(), "{}", detach.stderr);
     // A slice that is up already demands nothing again, one that is to come up does; neither brings
@@ -326,6 +371,15 @@ fn removal(machine: &Machine<'_>) {
     machine.systemctl(&["stop", "workloads-web.slice"]).unwrap();
     assert!(!machine.run("systemctl", &["start", WEB]).unwrap().ok());
     assert_eq!(machine.property(NODE, "ActiveState").unwrap(), "inactive");
+    // A gateway's host is in order without a node's agent, unless one is wanted there.
+    let gateway_alone = asked_status(machine);
+    assert_eq!(gateway_alone.code, 0, "{gateway_alone:?}");
+    machine.systemctl(&["enable", NODE]).unwrap();
+    let wanted = asked_status(machine);
+    assert_eq!(wanted.code, 1, "{wanted:?}");
+    let said = "problem: nothing is attached, so workloads of this host reach the network as if nothing were here: \
+                egress-node.service is enabled and inactive";
+    assert!(wanted.stdout.contains(said), "{wanted:?}");
     machine.systemctl(&["enable", "--now", NODE]).unwrap();
     enforced(machine, "enforcement that is wanted again");
 
