@@ -140,10 +140,10 @@ fn path(span: &str) -> Result<(), String> {
 }
 
 /// Everything below `deploy`, as text.
-fn shipped() -> &'static str {
+pub(crate) fn shipped() -> &'static str {
     static TEXT: LazyLock<String> = LazyLock::new(|| {
         let mut paths = Vec::new();
-        for extension in ["yaml", "env", "service", "conf", "json"] {
+        for extension in ["yaml", "tpl", "env", "service", "conf", "json"] {
             crate::markdown::collect(&root().join("deploy"), extension, &mut paths);
         }
         paths.iter().filter_map(|path| fs::read_to_string(path).ok()).collect()
@@ -163,7 +163,7 @@ fn operator(span: &str) -> Result<(), String> {
 }
 
 /// A page of the admin port, or of the control socket.
-fn page(span: &str) -> Result<(), String> {
+pub(crate) fn page(span: &str) -> Result<(), String> {
     let name = span.split('?').next().unwrap_or_default();
     let sources = ["admin/routes.rs", "admin/control/server.rs", "admin/node_metrics.rs"];
     let is_there = sources.iter().any(|source| {

@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeSet, fs, path::Path, process::Command, sync::LazyLock};
 
-use egress_agent::{bpf::Hook, telemetry::TUNNEL_HOOK};
+use egress_agent::{
+    bpf::Hook,
+    telemetry::{ResponseFlag, TUNNEL_HOOK},
+};
 use egress_ebpf::reason::Reason;
 use regex::Regex;
 
@@ -166,8 +169,7 @@ pub(crate) fn flow(line: &str) -> Result<(), String> {
     let (named, _) = parts[4].split_once(": ").unwrap_or((&parts[4], ""));
     for detail in named.split(", ").map(|detail| detail.trim_start_matches(',').trim()) {
         let is_status = detail.len() == 3 && detail.bytes().all(|b| b.is_ascii_digit());
-        let is_flag =
-            (1..=4).contains(&detail.len()) && detail.bytes().all(|b| b.is_ascii_uppercase());
+        let is_flag = ResponseFlag::ALL.iter().any(|flag| flag.code() == detail);
         let is_named = DETAILS.iter().any(|name| detail.starts_with(name));
         if !(detail.is_empty() || is_status || is_flag || is_named) {
             return Err(format!("no flow has {detail:?}"));

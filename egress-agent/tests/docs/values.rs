@@ -1,5 +1,5 @@
 //! Values that a page gives: defaults of options, ports, label values, response flags, settings of units and of the
-//! kernel, error numbers.
+//! kernel, error numbers, annotations, statistics, names of files, pages of a port.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,6 +15,8 @@ use regex::Regex;
 
 use crate::{
     markdown::{collect, documents, root},
+    names::{page, shipped},
+    places,
     shown::asked,
     sources::is_in_sources,
     spans::spans,
@@ -164,6 +166,9 @@ fn wrong_span(span: &str) -> Option<String> {
         LazyLock::new(|| Regex::new(r"^[A-Z][A-Za-z]+=[a-z0-9]+$").expect("a pattern"));
     static ERROR: LazyLock<Regex> =
         LazyLock::new(|| Regex::new(r"^E[A-Z0-9]{4,}$").expect("a pattern"));
+    if let Some(fault) = wrong_name(span) {
+        return Some(fault);
+    }
     let is_capital = span.bytes().all(|b| b.is_ascii_uppercase());
     if SYSCTL.is_match(span) {
         let path = Path::new("/proc/sys").join(span.replace('.', "/"));
@@ -179,6 +184,48 @@ fn wrong_span(span: &str) -> Option<String> {
     if is_capital && (2..=3).contains(&span.len()) {
         let is_flag = ResponseFlag::ALL.iter().any(|flag| flag.code() == span);
         return (!is_flag && !NO_FLAGS.contains(&span)).then(|| format!("{span} is no flag"));
+    }
+    None
+}
+
+/// Files of the reader's own, as examples.
+const READERS: [&str; 2] = ["my-values.yaml", "rules.yaml"];
+/// Where paths begin that are no pages of a port, and a page of another program's.
+const NO_PAGES: [&str; 9] =
+    ["/dev/", "/etc", "/opt/", "/pods/", "/proc/", "/readyz", "/run/", "/sys/", "/usr/"];
+
+/// A word between back-ticks that is a name of something of ours.
+fn wrong_name(span: &str) -> Option<String> {
+    static FILE: LazyLock<Regex> =
+        LazyLock::new(|| Regex::new(r"^[A-Za-z0-9-]+\.(env|yaml)$").expect("a pattern"));
+    static STATISTIC: LazyLock<Regex> =
+        LazyLock::new(|| Regex::new(r"^[a-z]+_[a-z_]+\.[a-z_]+$").expect("a pattern"));
+    static PAGE: LazyLock<Regex> =
+        LazyLock::new(|| Regex::new(r"^/[a-z_]+(/[a-z_]+)*$").expect("a pattern"));
+    let is_there = |text: &str| is_in_sources(text) || shipped().contains(text);
+    let first = span.split(' ').next().unwrap_or_default();
+    let name = first.split(['=', ':']).next().unwrap_or_default();
+    if name.starts_with("egress-enforcer.io/") {
+        return (!is_there(name)).then(|| format!("nothing reads {name}"));
+    }
+    if name.starts_with("egress-") && !name.contains('/') {
+        return (!is_there(name)).then(|| format!("nothing is named {name}"));
+    }
+    if FILE.is_match(span) {
+        let mut paths = Vec::new();
+        let extension = span.rsplit('.').next().unwrap_or_default();
+        collect(&root().join("deploy"), extension, &mut paths);
+        let is_file = paths.iter().any(|path| path.ends_with(span)) || READERS.contains(&span);
+        return (!is_file && !is_there(span)).then(|| format!("there is no {span}"));
+    }
+    if STATISTIC.is_match(span) {
+        return (!is_there(span)).then(|| format!("nothing counts {span}"));
+    }
+    if PAGE.is_match(span) && !NO_PAGES.iter().any(|start| span.starts_with(start)) {
+        return page(span).err();
+    }
+    if span.starts_with("/sys/fs/cgroup") && !span.contains("NAME") {
+        return places::word(span).err();
     }
     None
 }
@@ -226,6 +273,12 @@ fn a_value_that_no_program_has_is_found() {
         "`Type=notify`",
         "`EACCES`",
         "`NR`",
+        "`egress-enforcer.io/egress-address`",
+        "`egress-agent status`",
+        "`egress-gateway.env`",
+        "`outlier_detection.ejections_active`",
+        "`/config_dump`",
+        "`/sys/fs/cgroup/workloads.slice`",
     ] {
         assert_eq!(of(good), [""; 0], "{good}");
     }
@@ -240,6 +293,12 @@ fn a_value_that_no_program_has_is_found() {
         "`Type=notfy`",
         "`EACCESS`",
         "`NX`",
+        "`egress-enforcer.io/egres-address`",
+        "`egress-agnet status`",
+        "`egress-gateways.env`",
+        "`outlier_detection.ejection_active`",
+        "`/config_dumps`",
+        "`/sys/fs/cgroup/workload.slice`",
     ] {
         assert_eq!(of(wrong).len(), 1, "{wrong}: {:?}", of(wrong));
     }
