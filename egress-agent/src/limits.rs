@@ -205,7 +205,7 @@ impl fmt::Display for Derived {
             "connections {connections} ({connections_per_source} of one source), requests {requests} \
              ({requests_per_source} of one source), heads of requests {request_bytes} bytes, HTTP/2 held \
              for readers {queued_bytes} bytes, idle connections to upstreams {idle_upstreams}, pipes \
-             {pipes}, in equal parts for {workers} workers"
+             {pipes}, workers {workers}"
         )
     }
 }
@@ -271,7 +271,7 @@ mod tests {
             limited,
             "memory 536870912 bytes, descriptors 1024, connections 10 (5 of one source), requests 165 (82 of \
              one source), heads of requests 134217728 bytes, HTTP/2 held for readers 67108864 bytes, idle \
-             connections to upstreams 82, pipes 41, in equal parts for 2 workers"
+             connections to upstreams 82, pipes 41, workers 2"
         );
         let unlimited = derive(&args, 512 * MIB, None, 2).to_string();
         assert!(unlimited.contains(" descriptors without a limit, "), "{unlimited}");
