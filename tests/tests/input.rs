@@ -178,6 +178,7 @@ fn agents_that_cannot_start_say_why() {
 #[test]
 fn a_user_without_privilege_binds_high_ports_and_is_told_what_low_ones_need() {
     const NOBODY: [&str; 3] = ["--reuid=65534", "--regid=65534", "--clear-groups"];
+    const LOW: &str = "bind:80,443";
     const MAY_BIND: [&str; 2] =
         ["--inh-caps=+net_bind_service", "--ambient-caps=+net_bind_service"];
     let testbed = Testbed::test(1).unwrap();
@@ -194,7 +195,13 @@ fn a_user_without_privilege_binds_high_ports_and_is_told_what_low_ones_need() {
         let args: Vec<&str> = user.chain(args.iter().map(String::as_str)).collect();
         place.start(&testbed.dir(), name, "setpriv", &args).unwrap()
     };
-    let mut refused = start("low", &[], "bind:80,443");
+    // The ports are those that the help names, with what it says of them.
+    let help = place.run(&copy.to_string_lossy(), &["gateway", "--help"]).unwrap().stdout;
+    let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+    let said =
+        format!("`{LOW}` listens on these ports (those below 1024 need CAP_NET_BIND_SERVICE");
+    assert!(help.contains(&said), "{help}");
+    let mut refused = start("low", &[], LOW);
     let status = refused.wait(SOON).unwrap();
     let said = refused.stderr();
     assert_eq!(status.code(), Some(1), "{said}");
@@ -213,7 +220,7 @@ fn a_user_without_privilege_binds_high_ports_and_is_told_what_low_ones_need() {
     };
     for (name, more, capture, ports) in [
         ("high", &[][..], "bind:8080,8443", [8080, 8443]),
-        ("capable", &MAY_BIND[..], "bind:80,443", [80, 443]),
+        ("capable", &MAY_BIND[..], LOW, [80, 443]),
     ] {
         assert_eq!(ports.map(answers), [false; 2], "{name}");
         let mut gateway = start(name, more, capture);
