@@ -169,9 +169,13 @@ fn the_shipped_gateway_lives_under_systemd() {
     let first = life.pid();
     let mesh = machine.path("/etc/egress/config/mesh.yaml");
     let good = fs::read_to_string(&mesh).unwrap();
-    life.reload(&mesh, &format!("{good}accessLogEncoding: JSON\n"));
-    // The change is seen, and the reload reads it again: one configuration more.
+    replace(&mesh, &format!("{good}accessLogEncoding: JSON\n"));
     life.is("StatusText", "configuration 2 is in force");
+    // The change was seen, so the reload reads the same again: it is no other configuration.
+    machine.systemctl(&["reload", GATEWAY]).unwrap();
+    let again = "read again without a change; configuration 2 stays in force";
+    until(SOON, "the reload", || life.journal().contains(again).then_some(())).unwrap();
+    assert_eq!(life.property("StatusText"), "configuration 2 is in force");
     life.served("a reload");
     until(SOON, "the new form of the log", || {
         life.journal().contains("\"response_code\":").then_some(())
