@@ -65,8 +65,9 @@ const SETTINGS: [&str; 4] = [
     "pathNormalization: {normalization: NONE}\n",
 ];
 
-/// Egress and authorization policies and the other hop, which the random resources have nothing of.
-const MORE: [&str; 9] = [
+/// Egress and authorization policies and the other hop, which the random resources have nothing of, and raw TCP
+/// through the gateway as in Istio's task, whose three resources hardly ever fit each other by chance.
+const MORE: [&str; 10] = [
     "",
     "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: hop, namespace: \
      istio-system}\nspec: {host: istio-egressgateway.istio-system.svc.cluster.local, trafficPolicy: \
@@ -93,6 +94,15 @@ const MORE: [&str; 9] = [
      istio-system}\nspec: {action: ALLOW, rules: [{to: [{operation: {paths: ['/v1/*']}}]}]}\n",
     "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: methods, namespace: \
      istio-system}\nspec: {action: DENY, rules: [{to: [{operation: {methods: [POST]}}]}]}\n",
+    "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {name: db, namespace: istio-system}\nspec: \
+     {hosts: [db.test.invalid], ports: [{number: 15000, name: tcp, protocol: TCP}], resolution: \
+     DNS}\n---\napiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {name: db, namespace: \
+     istio-system}\nspec: {selector: {istio: egressgateway}, servers: [{port: {number: 15432, name: tcp, \
+     protocol: TCP}, hosts: [db.test.invalid]}]}\n---\napiVersion: networking.istio.io/v1\nkind: \
+     VirtualService\nmetadata: {name: db, namespace: istio-system}\nspec: {hosts: [db.test.invalid], gateways: \
+     [mesh, db], tcp: [{match: [{gateways: [mesh], port: 15000}], route: [{destination: {host: \
+     istio-egressgateway.istio-system.svc.cluster.local, port: {number: 15432}}}]}, {match: [{gateways: [db], port: \
+     15432}], route: [{destination: {host: db.test.invalid, port: {number: 15000}}}]}]}\n",
 ];
 
 /// What the maps hold, with no flow that began outside.
@@ -503,8 +513,19 @@ fn explanations_agree_with_the_data_path() {
         for wanted in [By::Node, By::Gateway, By::GatewayThroughTunnel] {
             let some = counts.of(|_, by, is| by == wanted && is == refused);
             assert!(some > 10, "{wanted:?}, refused {refused}: {some} of {counts:#?}");
+            for spoken in ["http", "https", "tls", "tcp"] {
+                let of = |scheme: &str, by, is| scheme == spoken && by == wanted && is == refused;
+                let some = counts.of(of);
+                assert!(
+                    some > 2,
+                    "{spoken} by {wanted:?}, refused {refused}: {some} of {counts:#?}"
+                );
+            }
         }
     }
+    // Raw TCP has no name, so what allows it through a plain gateway is the port alone.
+    let by_port = counts.of(|scheme, by, is| scheme == "tcp" && by == By::Gateway && !is);
+    assert!(by_port > 10, "{by_port} of {counts:#?}");
     // Methods, paths and every kind of policy have decided.
     assert!(counts.by_method > 0 && counts.by_path > 0, "{counts:#?}");
     for reason in [
