@@ -31,6 +31,9 @@ pub fn explain(snapshot: &Arc<Snapshot>, question: &ExplainRequest) -> Explanati
             at_gateway(snapshot, &asked, &mut steps)
         }
     };
+    if enforced.verdict == Verdict::Refused {
+        steps.note();
+    }
     let from = format!("{}/{}", question.workload.namespace.0, question.workload.name);
     let (outcome, enforced) = match mode {
         Mode::Enforce => (enforced, None),

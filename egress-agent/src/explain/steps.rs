@@ -24,7 +24,7 @@ const HINTS: usize = 3;
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Line {
     /// Which one: `node`, `hop`, `registry`, `mesh`, `server`, `gateway`, `policy`, `cluster`, `tls`,
-    /// `address`, `nearest`.
+    /// `address`, `nearest`, `note`.
     pub step: String,
     /// What happened.
     pub text: String,
@@ -242,6 +242,13 @@ impl<'a> Steps<'a> {
         for (text, service) in near.into_iter().take(HINTS) {
             let by = self.places([format!("ServiceEntry {}", service.name).as_str()]);
             self.push("nearest", text, by);
+        }
+    }
+
+    /// What the operator adds to refusals. A client reads it where a gateway answers in HTTP, and here in any case.
+    pub(super) fn note(&mut self) {
+        if let Some(note) = self.snapshot.mesh.refusal_note.as_deref() {
+            self.push("note", note.trim_end().replace('\n', " "), Vec::new());
         }
     }
 

@@ -130,6 +130,22 @@ fn audit_mode_is_told_with_what_would_be() {
     );
 }
 
+/// Whoever refuses: the node has no other way to say it.
+#[test]
+fn a_refusal_has_the_operators_words() {
+    const WORDS: &str = "\
+refusals:
+  message: Ask the platform team, and name your service and the host that it needs.
+  link: https://wiki.example.com/egress
+";
+    let snapshot = compiled(HTTP, WORDS);
+    let shown = |url: &str| shown(&snapshot, &ask("apps/sleep", url));
+    let pages = ["http://edition.cnm.com/", "tcp://edition.cnn.com:22", "http://edition.cnn.com/"]
+        .map(shown);
+    golden("explain-note.txt", &pages[..2].join("\n"));
+    assert!(!pages[2].contains("platform team"), "{}", pages[2]);
+}
+
 #[test]
 fn the_tunnel_is_explained() {
     let mtls = compiled(HTTP_MTLS, NODE);

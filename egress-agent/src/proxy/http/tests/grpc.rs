@@ -235,6 +235,42 @@ fn what_the_gateway_answers_by_itself_is_an_answer_of_grpc() {
     }
 }
 
+/// In HTTP/2 as in HTTP/1, and to a client of gRPC in the message: percent-encoded, as its lines are.
+#[test]
+fn the_operators_words_follow_a_refusal_in_every_protocol() {
+    const WORDS: &str = "\nAsk the platform team.\nhttps://wiki.example.com/egress\n";
+    local(async {
+        let (addr, _) = upstream(|io, _, seen| echo(io, seen)).await;
+        let mut setup = Setup::new().http("a.example", addr).unknown("gone.example");
+        setup.mesh = "refusals: {message: Ask the platform team., link: 'https://wiki.example.com/egress'}\n"
+            .into();
+        let gateway = setup.start().await;
+        for (host, status, has_words) in
+            [("other.example", 403, true), ("gone.example", 503, false)]
+        {
+            for heard in [
+                over_h1(&gateway, host, "text/plain").await,
+                over_h2(&gateway, host, "text/plain").await,
+            ] {
+                assert_eq!((heard.status, &heard.message), (status, &None), "{heard:?}");
+                let body = String::from_utf8(heard.body).unwrap();
+                assert_eq!(body.ends_with(WORDS), has_words, "{body}");
+                assert_eq!(body.contains("platform"), has_words, "{body}");
+            }
+            for heard in [
+                over_h1(&gateway, host, "application/grpc").await,
+                over_h2(&gateway, host, "application/grpc").await,
+            ] {
+                assert_eq!((heard.status, &*heard.body), (200, &b""[..]), "{heard:?}");
+                let message = heard.message.unwrap();
+                assert_eq!(message.contains("platform"), has_words, "{message}");
+                let words = WORDS.trim_end().replace('\n', "%0A");
+                assert_eq!(message.ends_with(&words), has_words, "{message}");
+            }
+        }
+    });
+}
+
 #[test]
 fn a_call_beyond_a_limit_is_unavailable() {
     local(async {
