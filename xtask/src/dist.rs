@@ -20,6 +20,8 @@ use crate::run;
 
 /// Program header type of an interpreter's path, elf(5): a program that has one isn't static.
 const PT_INTERP: u32 = 3;
+/// Section type of a table of symbols, elf(5): what `strip` removes.
+const SHT_SYMTAB: u32 = 2;
 
 /// How the file is built.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -109,7 +111,19 @@ fn describe(dist: &Path, program: &Path) -> Result<()> {
 
 fn describe_into(dist: &Path, program: &Path) -> Result<()> {
     let program = program.to_string_lossy();
-    run::show(run::command(&program).arg("man").arg(dist.join("man/man1")))?;
+    let pages = dist.join("man/man1");
+    run::show(run::command(&program).arg("man").arg(&pages))?;
+    let help = run::output(&program, &["--help"]).context("the program has no help")?;
+    let commands = commands(&help);
+    if commands.is_empty() {
+        bail!("the help of {program} lists no command");
+    }
+    for command in commands {
+        let page = pages.join(format!("egress-agent-{command}.1"));
+        if !page.exists() {
+            bail!("there is no {}", page.display());
+        }
+    }
     let dir = dist.join("completions");
     fs::create_dir_all(&dir).with_context(|| dir.display().to_string())?;
     for (shell, name) in
@@ -123,6 +137,17 @@ fn describe_into(dist: &Path, program: &Path) -> Result<()> {
         fs::write(&path, output.stdout).with_context(|| path.display().to_string())?;
     }
     Ok(())
+}
+
+/// The commands that a page of help lists, but for `help`.
+fn commands(help: &str) -> Vec<&str> {
+    let listed = help.lines().skip_while(|line| *line != "Commands:").skip(1);
+    let names = listed.take_while(|line| !line.is_empty()).filter_map(|line| {
+        // What goes on below a line is indented further.
+        let name = line.strip_prefix("  ").filter(|rest| !rest.starts_with(' '))?;
+        name.split_whitespace().next()
+    });
+    names.filter(|name| *name != "help").collect()
 }
 
 /// Beside it and then renamed: one that is running can't be written to. Each run writes a file of its
@@ -149,6 +174,28 @@ fn starts(dist: &Path, program: &Path) -> Result<()> {
 
 /// Whether a 64-bit little-endian ELF file names no interpreter.
 fn is_static(elf: &[u8]) -> Result<bool> {
+    // `e_phoff`, `e_phentsize`, `e_phnum` of its header, and `p_type` of each program header.
+    let kinds = kinds(elf, Table { offset: 0x20, size: 0x36, count: 0x38, kind: 0 })?;
+    Ok(!kinds.is_empty() && !kinds.contains(&PT_INTERP))
+}
+
+/// Whether a 64-bit little-endian ELF file has no table of symbols.
+fn is_stripped(elf: &[u8]) -> Result<bool> {
+    // `e_shoff`, `e_shentsize`, `e_shnum` of its header, and `sh_type` of each section header.
+    let kinds = kinds(elf, Table { offset: 0x28, size: 0x3a, count: 0x3c, kind: 4 })?;
+    Ok(!kinds.contains(&SHT_SYMTAB))
+}
+
+/// Where the header of an ELF file describes a table of headers, and where each of these has its type.
+struct Table {
+    offset: usize,
+    size: usize,
+    count: usize,
+    kind: usize,
+}
+
+/// The types of a table's headers.
+fn kinds(elf: &[u8], table: Table) -> Result<Vec<u32>> {
     let short = "it ends in the middle of its ELF headers";
     let word = |at: usize| -> Result<usize> {
         let bytes = elf.get(at..at + 2).context(short)?;
@@ -158,20 +205,18 @@ fn is_static(elf: &[u8]) -> Result<bool> {
     if elf.get(..6) != Some(b"\x7fELF\x02\x01") {
         bail!("it is no 64-bit little-endian ELF file");
     }
-    let headers = elf.get(0x20..0x28).context(short)?;
+    let headers = elf.get(table.offset..table.offset + 8).context(short)?;
     let headers = usize::try_from(u64::from_le_bytes(headers.try_into()?))?;
-    let (size, count) = (word(0x36)?, word(0x38)?);
-    for number in 0..count {
+    let (size, count) = (word(table.size)?, word(table.count)?);
+    let kind = |number: usize| {
         let at = size
             .checked_mul(number)
-            .and_then(|offset| headers.checked_add(offset))
-            .context("its program headers lie outside of it")?;
+            .and_then(|offset| headers.checked_add(offset)?.checked_add(table.kind))
+            .context("its headers lie outside of it")?;
         let kind = elf.get(at..).and_then(|rest| rest.get(..4)).context(short)?;
-        if u32::from_le_bytes(kind.try_into()?) == PT_INTERP {
-            return Ok(false);
-        }
-    }
-    Ok(count > 0)
+        Ok(u32::from_le_bytes(kind.try_into()?))
+    };
+    (0..count).map(kind).collect()
 }
 
 #[cfg(test)]
@@ -201,6 +246,39 @@ mod tests {
         assert!(is_static(&elf(&[])).is_ok_and(|is| !is));
         let own = std::env::current_exe().and_then(fs::read);
         assert!(own.is_ok_and(|own| is_static(&own).is_ok()));
+    }
+
+    /// A file of section headers, each only its type.
+    fn sections(kinds: &[u8]) -> Vec<u8> {
+        let mut elf = elf(&[]);
+        elf[0x28] = 0x40;
+        elf[0x3a] = 64;
+        elf[0x3c] = u8::try_from(kinds.len()).unwrap_or(u8::MAX);
+        for kind in kinds {
+            let at = elf.len();
+            elf.resize(at + 64, 0);
+            elf[at + 4] = *kind;
+        }
+        elf
+    }
+
+    #[test]
+    fn a_program_with_symbols_is_not_stripped() {
+        assert!(is_stripped(&sections(&[0, 1, 3])).is_ok_and(|is| is));
+        assert!(is_stripped(&sections(&[0, 1, 2, 3])).is_ok_and(|is| !is));
+        let whole = sections(&[0, 1]);
+        assert!(is_stripped(&whole[..0x40 + 64]).is_err(), "a header is missing");
+        // What cargo builds for a test has its symbols.
+        let own = std::env::current_exe().and_then(fs::read).expect("this program");
+        assert!(is_stripped(&own).is_ok_and(|is| !is));
+    }
+
+    #[test]
+    fn a_page_of_help_lists_the_commands() {
+        let help = "Agent\n\nUsage: egress-agent <COMMAND>\n\nCommands:\n  node        Enforce on this node: \
+                    load\n              the programs\n  bug-report  Write\n  help        Print\n\nOptions:\n  -v\n";
+        assert_eq!(commands(help), ["node", "bug-report"]);
+        assert_eq!(commands("no list"), Vec::<&str>::new());
     }
 
     #[test]

@@ -74,6 +74,9 @@ fn of(program: &Path, arch: &str, dist: &Path) -> Result<Vec<PathBuf>> {
 fn one(program: &Path, native: &Path, arch: &str, dist: &Path) -> Result<Vec<PathBuf>> {
     let bare = dist.join(format!("egress-agent-{VERSION}-{arch}-linux"));
     strip(program, &bare, arch)?;
+    if !super::is_static(&fs::read(&bare).with_context(|| bare.display().to_string())?)? {
+        bail!("{} is not static", bare.display());
+    }
     let mut made = vec![bare.clone()];
     if run::has_program("dpkg-deb") {
         made.push(package::write(&bare, native, arch, dist)?);
@@ -87,7 +90,13 @@ fn one(program: &Path, native: &Path, arch: &str, dist: &Path) -> Result<Vec<Pat
 fn strip(program: &Path, bare: &Path, arch: &str) -> Result<()> {
     let native = arch == std::env::consts::ARCH;
     let name = if native { "strip".to_owned() } else { format!("{arch}-linux-gnu-strip") };
-    run::show(run::command(&name).args(["--strip-all", "-o"]).arg(bare).arg(program))
+    run::show(run::command(&name).args(["--strip-all", "-o"]).arg(bare).arg(program))?;
+    let bytes = fs::read(bare).with_context(|| bare.display().to_string())?;
+    if !super::is_stripped(&bytes)? {
+        bail!("{} has symbols", bare.display());
+    }
+    // Of another architecture, only such a machine can tell.
+    if native { run::show(run::command(&bare.to_string_lossy()).arg("--version")) } else { Ok(()) }
 }
 
 /// `SHA256SUMS`, as `sha256sum --check` reads it.

@@ -133,20 +133,41 @@ fn control(root: &Path, architecture: &str) -> Result<()> {
     Ok(())
 }
 
+/// Files that every package has, besides the manual page of each command.
+const WANTED: [&str; 14] = [
+    "./usr/bin/egress-agent",
+    "./usr/lib/systemd/system/egress-node.service",
+    "./usr/lib/systemd/system/egress-gateway.service",
+    "./usr/lib/systemd/system/workloads.slice",
+    "./usr/lib/systemd/system/workloads-.slice.d/egress.conf",
+    "./etc/egress/egress-node.env",
+    "./etc/egress/egress-gateway.env",
+    "./usr/share/man/man1/egress-agent.1.gz",
+    "./usr/share/man/man1/egress-agent-flows.1.gz",
+    "./usr/share/bash-completion/completions/egress-agent",
+    "./usr/share/zsh/vendor-completions/_egress-agent",
+    "./usr/share/fish/vendor_completions.d/egress-agent.fish",
+    "./usr/share/doc/egress-agent/copyright",
+    "./usr/share/doc/egress-agent/changelog.gz",
+];
+
+/// Those that are not in a package with these contents, or are empty, as `dpkg-deb --contents` lists them.
+fn missing(contents: &str) -> Vec<&'static str> {
+    let is_there = |wanted: &str| {
+        contents.lines().map(|line| line.split_whitespace().collect::<Vec<_>>()).any(
+            |words| matches!(words[..], [_, _, size, .., path] if path == wanted && size != "0"),
+        )
+    };
+    WANTED.into_iter().filter(|wanted| !is_there(wanted)).collect()
+}
+
 /// What `dpkg-deb` and, where it is installed, lintian say of it.
 fn check(package: &Path) -> Result<()> {
     let contents = run::command("dpkg-deb").arg("--contents").arg(package).output()?;
     let contents = String::from_utf8_lossy(&contents.stdout).into_owned();
-    for wanted in [
-        "./usr/bin/egress-agent",
-        "./usr/lib/systemd/system/egress-node.service",
-        "./etc/egress/egress-node.env",
-        "./usr/share/man/man1/egress-agent-flows.1.gz",
-        "./usr/share/bash-completion/completions/egress-agent",
-    ] {
-        if !contents.lines().any(|line| line.ends_with(wanted)) {
-            bail!("{} has no {wanted}:\n{contents}", package.display());
-        }
+    let missing = missing(&contents);
+    if !missing.is_empty() {
+        bail!("{} has no {}:\n{contents}", package.display(), missing.join(", "));
     }
     let plain = |line: &str| {
         line.contains(" root/root ")
@@ -305,6 +326,19 @@ mod tests {
                     assert!(!calls || !line.contains(verb), "{script}: {line}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn a_package_without_a_part_is_refused() {
+        let line = |path: &str, size: u64| {
+            format!("-rw-r--r-- root/root {size:>9} 2026-11-30 12:00 {path}\n")
+        };
+        let whole: String = WANTED.iter().map(|path| line(path, 7)).collect();
+        assert_eq!(missing(&whole), Vec::<&str>::new());
+        for path in WANTED {
+            assert_eq!(missing(&whole.replace(&line(path, 7), "")), [path]);
+            assert_eq!(missing(&whole.replace(&line(path, 7), &line(path, 0))), [path]);
         }
     }
 
