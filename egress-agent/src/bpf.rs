@@ -62,7 +62,7 @@ pub use plan::{
 };
 pub use policy_evaluator::PolicyEvaluator;
 pub use reconcile::Maps;
-pub use records::{KnownAddresses, Record, Records};
+pub use records::{ConnectingProcess, KnownAddresses, Record, Records};
 pub use shares::{EventOrigin, Shares};
 pub use socket_lsm::{Families, LsmGaps};
 pub use verifier_report::VerifierReport;

@@ -50,6 +50,23 @@ pub struct Origin {
     pub group: usize,
     /// The cgroup that is listed for the workload; zero for none.
     pub cgroup: u64,
+    /// The application's socket, as the kernel numbers them.
+    pub socket: u64,
+}
+
+/// The process that asked for a connection, as far as it is known.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct CallingProcess {
+    /// Its number in the first PID namespace.
+    pub pid: Option<u32>,
+    /// Its program; unknown once the process has ended.
+    pub executable: Option<String>,
+    /// The name that it has given itself.
+    pub command: Option<String>,
+    /// The path of its cgroup.
+    pub cgroup: Option<String>,
+    /// The container that the cgroup is of.
+    pub container: Option<String>,
 }
 
 /// The kernel's records, by the application's address and port.
@@ -57,6 +74,9 @@ pub trait Origins: Send + Sync {
     /// Takes the record of this peer; there is one for each connection, so the second call finds
     /// none.
     fn take(&self, peer: ClientAddr) -> Option<Origin>;
+
+    /// Who asked for it. Files are read for it: it is for refusals.
+    fn process(&self, origin: &Origin) -> CallingProcess;
 }
 
 /// Deadlines and limits of a tunnel's thread.

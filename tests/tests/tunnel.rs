@@ -15,6 +15,8 @@ use egress_tests::{
     testbed::Testbed,
     wait::{SOON, until, until_is},
 };
+use rustix::process::Signal;
+use serde_json::Value;
 
 const URL: &str = "http://edition.cnn.com/politics";
 const SECURE_URL: &str = "https://edition.cnn.com/politics";
@@ -337,6 +339,68 @@ fn only_what_the_kernel_led_there_gets_into_the_tunnel() {
     let flows = testbed.app().run(&agent, &["flows", "--control", &control]).unwrap().stdout;
     assert!(flows.contains("DENIED (no_record) at tunnel"), "{flows}");
     sees(&testbed, &node, &gateway, &[SECURE_URL], "200");
+}
+
+/// The connect hook saw who connects, and the listener's refusals say so; of a process that has ended, its name. Of
+/// whoever dials the listener past the hook, nothing is known.
+#[test]
+fn a_refusal_of_the_tunnel_names_the_process_and_its_container() {
+    let testbed = Testbed::test(1).unwrap();
+    testbed.prepare_mtls(1).unwrap();
+    steps(&testbed).passthrough.apply(&testbed).unwrap();
+    let gateway = testbed.start_gateway_mtls(0).unwrap();
+    let mut node = testbed.start_node_mtls().unwrap();
+    sees(&testbed, &node, &gateway, &[SECURE_URL], "200");
+    // The gateway no longer takes the node's word for whose connections these are.
+    let other = mtls::mesh(1).replace(NODE_ID, "spiffe://cluster.local/ns/istio-system/sa/other");
+    testbed.apply_mesh(&other).unwrap();
+    refused(&testbed, SECURE_URL);
+
+    let id = "aa0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcd";
+    let name = format!("kubepods/pod0f3f1c1e-7a5b-4c3d-9e8f-0123456789ab/{id}");
+    let container = testbed.below_pod(&name).unwrap();
+    let (program, control) = (testbed.agent(), testbed.node_control());
+    let (program, control) = (program.to_string_lossy(), control.to_string_lossy());
+    let flows = |reason: &str| -> Vec<Value> {
+        let args = ["flows", "--control", &control, "--reason", reason, "-o", "json"];
+        let shown = testbed.app().run(&program, &args).unwrap().stdout;
+        let flows = shown.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        flows.filter(|flow| flow["hook"] == "tunnel").collect()
+    };
+    let of = |pid: u32| {
+        let ask = || flows("gateway_refused").into_iter().find(|flow| flow["pid"] == pid);
+        until(SOON, &format!("the refusal of process {pid}"), ask)
+            .unwrap_or_else(|error| panic!("{error:#}: {:#?}", flows("gateway_refused")))
+    };
+    let start = |name: &str, more: &str| {
+        let dial = format!("exec 3<>/dev/tcp/{}/443; echo tried{more}", plan::WEB);
+        container.start(&testbed.dir(), name, "bash", &["-c", &dial]).unwrap()
+    };
+    let stays = start("stays", "; sleep 600; true");
+    let flow = of(stays.pid());
+    assert_eq!(flow["verdict"], "deny", "{flow:#}");
+    let named = (&flow["container"], &flow["command"], &flow["workload"]);
+    assert_eq!(named, (&id.into(), &"bash".into(), &"sleep".into()), "{flow:#}");
+    assert!(flow["executable"].as_str().unwrap_or_default().ends_with("/bash"), "{flow:#}");
+    let shown = ["flows", "--control", &control, "--reason", "gateway_refused"];
+    let shown = testbed.app().run(&program, &shown).unwrap().stdout;
+    assert!(shown.contains(&format!(", process {} /", stays.pid())), "{shown}");
+
+    // The agent accepts the connection once its process has ended.
+    node.signal(Signal::STOP);
+    let mut ends = start("ends", "");
+    ends.wait(SOON).unwrap();
+    node.signal(Signal::CONT);
+    let flow = of(ends.pid());
+    assert_eq!((&flow["container"], &flow["command"]), (&id.into(), &"bash".into()), "{flow:#}");
+    assert!(flow["executable"].is_null(), "{flow:#}");
+
+    let direct = format!("http://{}:{LISTENER}/", plan::APP);
+    testbed.curl_status(&[&direct]).unwrap();
+    let direct = until(SOON, "the direct dial", || flows("no_record").pop()).unwrap();
+    for field in ["pid", "executable", "command", "container"] {
+        assert!(direct[field].is_null(), "{direct:#}");
+    }
 }
 
 #[test]

@@ -222,7 +222,7 @@ fn decode(bytes: &[u8], boot: SystemTime) -> Option<Flow> {
 }
 
 /// What is before the first zero; a process may have given itself any bytes.
-fn name(command: &Command) -> Option<String> {
+pub(super) fn name(command: &Command) -> Option<String> {
     let name = command.split(|byte| *byte == 0).next()?;
     (!name.is_empty()).then(|| String::from_utf8_lossy(name).into_owned())
 }

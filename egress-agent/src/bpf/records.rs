@@ -11,14 +11,14 @@ use aya::{
     maps::{HashMap, Map, MapData, MapError},
 };
 use egress_ebpf::{
-    abi::{PolicyId, Tunneled, TunneledKey, space},
+    abi::{self, PolicyId, Tunneled, TunneledKey, space},
     addr::PortBe,
     tunnel::End,
 };
 use rustix::time::{ClockId, clock_gettime};
 
 use super::{
-    Error,
+    Error, events,
     host::node_network,
     load,
     plan::{NO_INTERFACE, PodInterface},
@@ -27,8 +27,11 @@ use super::{
 use crate::types::{GatewayPort, OriginalDst, Port};
 
 const MAP: &str = "TUNNELED";
+/// What sockets asked for, and which process did.
+const ASKED: &str = "ORIGINAL_DST";
 
 type Entries = HashMap<MapData, Raw<TunneledKey>, Raw<Tunneled>>;
+type Asked = HashMap<MapData, u64, Raw<abi::OriginalDst>>;
 
 /// The kernel's records. Clones share them.
 #[derive(Clone, Debug)]
@@ -37,6 +40,7 @@ pub struct Records(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     map: Mutex<Entries>,
+    asked: Asked,
     ends: RwLock<KnownAddresses>,
 }
 
@@ -92,20 +96,43 @@ pub struct Record {
     /// The id of the cgroup that is listed for the workload, whose descendant the process's may be:
     /// a `--cgroup`, or one that a workload of the configuration names. Zero for none.
     pub cgroup: u64,
+    /// The application's socket.
+    pub cookie: u64,
+}
+
+/// The process that asked for a connection, as the connect hook saw it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ConnectingProcess {
+    /// Its number in the first PID namespace.
+    pub pid: u32,
+    /// The name that it has given itself.
+    pub command: Option<String>,
+    /// The id of its cgroup.
+    pub cgroup: u64,
 }
 
 impl Records {
     pub(super) fn take_from(ebpf: &mut Ebpf) -> Result<Self, Error> {
-        Self::open(load::map(ebpf, MAP)?)
+        Self::open(load::map(ebpf, MAP)?, load::map(ebpf, ASKED)?)
     }
 
-    /// Of the map `TUNNELED`.
+    /// Of the maps `TUNNELED` and `ORIGINAL_DST`.
     ///
     /// # Errors
-    /// The map is of another kind.
-    pub fn open(map: Map) -> Result<Self, Error> {
-        let map = HashMap::try_from(map).map_err(|error| Error::Map { map: MAP, error })?;
-        Ok(Self(Arc::new(Shared { map: Mutex::new(map), ends: RwLock::default() })))
+    /// A map is of another kind.
+    pub fn open(records: Map, asked: Map) -> Result<Self, Error> {
+        let map = HashMap::try_from(records).map_err(|error| Error::Map { map: MAP, error })?;
+        let asked = HashMap::try_from(asked).map_err(|error| Error::Map { map: ASKED, error })?;
+        let map = Mutex::new(map);
+        Ok(Self(Arc::new(Shared { map, asked, ends: RwLock::default() })))
+    }
+
+    /// The process whose socket this is, if the socket still asks for this destination: the kernel forgets what it
+    /// has no room for, and a socket may be connected again.
+    #[must_use]
+    pub fn process(&self, cookie: u64, original: OriginalDst) -> Option<ConnectingProcess> {
+        let Raw(asked) = self.0.asked.get(&cookie, 0).ok()?;
+        process(&asked, original)
     }
 
     /// Says whose addresses are known from here on.
@@ -152,7 +179,8 @@ impl Records {
 
 /// What a record says, if it counts.
 fn read(found: &Tunneled, now: u64) -> Option<Record> {
-    let Tunneled { group, policy, cgroup, addr, port, routed_port, contested, .. } = *found;
+    let Tunneled { time: _, cookie, group, policy, cgroup, addr, port, routed_port, contested } =
+        *found;
     if contested != 0 || !found.is_fresh(now) {
         return None;
     }
@@ -162,6 +190,17 @@ fn read(found: &Tunneled, now: u64) -> Option<Record> {
         gateway_port: Port::new(routed_port.get()).map(GatewayPort),
         policy,
         cgroup,
+        cookie,
+    })
+}
+
+fn process(asked: &abi::OriginalDst, original: OriginalDst) -> Option<ConnectingProcess> {
+    let abi::OriginalDst { caller, addr, port, pid, command, .. } = *asked;
+    let wanted = OriginalDst(SocketAddr::new(IpAddr::from(addr), port.get()));
+    (wanted == original && pid != 0).then(|| ConnectingProcess {
+        pid,
+        command: events::name(&command),
+        cgroup: caller,
     })
 }
 
@@ -198,7 +237,37 @@ mod tests {
         let read = read(&record(), 2_000).unwrap();
         assert_eq!(read.original, OriginalDst("198.51.100.7:5432".parse().unwrap()));
         assert_eq!(read.gateway_port, Port::new(15432).map(GatewayPort));
-        assert_eq!((read.group, read.policy, read.cgroup), (2, 1, 77));
+        assert_eq!((read.group, read.policy, read.cgroup, read.cookie), (2, 1, 77, 9));
+    }
+
+    #[test]
+    fn a_socket_that_was_connected_elsewhere_names_no_process() {
+        let asked = abi::OriginalDst {
+            cgroup: 77,
+            caller: 78,
+            share: 77,
+            network: 0,
+            addr: Addr::v4([198, 51, 100, 7]),
+            gateway: Addr::v4([10, 0, 0, 1]),
+            group: 2,
+            policy: 1,
+            port: PortBe::new(5432),
+            gateway_port: PortBe::new(15001),
+            routed_port: PortBe::new(15432),
+            hop: abi::hop::RECORDED,
+            reported: 1,
+            pid: 4711,
+            reserved: 0,
+            command: *b"psql\0\0\0\0\0\0\0\0\0\0\0\0",
+        };
+        let to = |text: &str| OriginalDst(text.parse().unwrap());
+        let found = process(&asked, to("198.51.100.7:5432")).unwrap();
+        assert_eq!((found.pid, found.cgroup), (4711, 78));
+        assert_eq!(found.command.as_deref(), Some("psql"));
+        assert_eq!(process(&asked, to("198.51.100.7:5433")), None);
+        assert_eq!(process(&asked, to("198.51.100.8:5432")), None);
+        let unknown = abi::OriginalDst { pid: 0, ..asked };
+        assert_eq!(process(&unknown, to("198.51.100.7:5432")), None);
     }
 
     #[test]

@@ -7,17 +7,18 @@ use std::{
     sync::Arc,
 };
 
-use super::{dns::Resolved, interfaces_by_cgroup::InterfacesByCgroup, pods::Pod, process};
+use super::{
+    dns::Resolved,
+    interfaces_by_cgroup::InterfacesByCgroup,
+    pods::Pod,
+    process::{CgroupPaths, Programs, container_of, remembered},
+};
 use crate::{
-    bpf::{Action, Flow, cgroup_path, ifname},
-    pods::PodCgroup,
+    bpf::{Action, Flow, ifname},
     policy::MeshConfig,
     telemetry::{FlowRecord, FlowVerdict, kept_labels},
     types::{TraceId, Workload},
 };
-
-/// Names of cgroups and interfaces that are remembered.
-const REMEMBERED: usize = 4096;
 
 /// Workloads by all that an event may tell of them.
 #[derive(Clone, Debug, Default)]
@@ -90,10 +91,10 @@ impl WorkloadIndex {
 pub(crate) struct FlowEnricher {
     who: WorkloadIndex,
     hosts: HashMap<IpAddr, String>,
-    cgroups: HashMap<u64, Arc<str>>,
+    cgroups: CgroupPaths,
     interfaces: HashMap<u32, Arc<str>>,
     behind: InterfacesByCgroup,
-    programs: process::Programs,
+    programs: Programs,
 }
 
 impl FlowEnricher {
@@ -121,11 +122,7 @@ impl FlowEnricher {
 
     /// The event with names.
     pub(crate) fn record(&mut self, flow: &Flow) -> FlowRecord {
-        let cgroup = flow.cgroup.map(|id| {
-            remembered(&mut self.cgroups, id, |id| {
-                cgroup_path(id).map(|path| path.display().to_string())
-            })
-        });
+        let cgroup = flow.cgroup.map(|id| self.cgroups.of(id));
         let interface = flow.ifindex.map(|index| remembered(&mut self.interfaces, index, ifname));
         // A system call is judged before there is a packet, which would tell both.
         let behind = match (flow.cgroup, cgroup.as_deref(), &interface) {
@@ -160,10 +157,7 @@ impl FlowEnricher {
                 .zip(cgroup.as_deref())
                 .and_then(|((pid, id), path)| self.programs.of(flow.time, pid, (id, path))),
             command: flow.command.clone(),
-            container: cgroup
-                .as_deref()
-                .and_then(|path| PodCgroup::parse(Path::new(path))?.container)
-                .map(|container| container.as_str().to_owned()),
+            container: cgroup.as_deref().and_then(container_of),
             cgroup: cgroup.as_deref().map(str::to_owned),
             interface: interface.as_deref().map(str::to_owned),
             source_address: source,
@@ -196,25 +190,6 @@ fn verdict(action: Action) -> FlowVerdict {
         Action::Deny => FlowVerdict::Deny,
         Action::Redirect => FlowVerdict::Redirect,
     }
-}
-
-/// Looking a name up walks the file system or asks the kernel, so it is done once. What is gone
-/// keeps its number as its name.
-fn remembered<K: Copy + Eq + std::hash::Hash + std::fmt::Display>(
-    names: &mut HashMap<K, Arc<str>>,
-    key: K,
-    find: impl FnOnce(K) -> Option<String>,
-) -> Arc<str> {
-    if let Some(name) = names.get(&key) {
-        return Arc::clone(name);
-    }
-    let Some(name) = find(key) else { return format!("#{key}").into() };
-    if names.len() >= REMEMBERED {
-        names.clear();
-    }
-    let name: Arc<str> = name.into();
-    names.insert(key, Arc::clone(&name));
-    name
 }
 
 /// IANA's names of protocols; the others by number.
@@ -272,7 +247,9 @@ mod tests {
         let workloads = vec![workload("web", "10.0.0.5"), workload("batch", "10.0.0.6")];
         let who = WorkloadIndex::new(&MeshConfig { workloads, ..MeshConfig::default() }, &pods);
         let mut namer = FlowEnricher {
-            cgroups: [(42, "/pods/batch/1".into()), (43, "/pods/batches".into())].into(),
+            cgroups: CgroupPaths(
+                [(42, "/pods/batch/1".into()), (43, "/pods/batches".into())].into(),
+            ),
             interfaces: [(u32::MAX, "veth-web".into()), (u32::MAX - 1, "eth0".into())].into(),
             ..FlowEnricher::default()
         };
@@ -362,10 +339,10 @@ mod tests {
         let own = std::fs::read_to_string("/proc/self/cgroup").unwrap();
         let own = crate::pods::unified_path(&own).unwrap().display().to_string();
         let mut namer = namer();
-        namer.cgroups.insert(44, own.into());
+        namer.cgroups.0.insert(44, own.into());
         let id = "aa0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcd";
         let pod = format!("/kubepods/pod0f3f1c1e-7a5b-4c3d-9e8f-0123456789ab/{id}");
-        namer.cgroups.insert(45, pod.into());
+        namer.cgroups.0.insert(45, pod.into());
         let pid = Some(std::process::id());
         let connect =
             Flow { hook: Hook::Connect, cgroup: Some(44), ifindex: None, pid, ..dropped() };

@@ -2,23 +2,35 @@
 
 use std::{
     collections::HashMap,
+    fmt::Display,
     fs,
+    hash::Hash,
     path::{Component, Path, PathBuf},
+    sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use crate::{pods::unified_path, telemetry::cut};
+use crate::{
+    bpf::cgroup_path,
+    pods::{PodCgroup, unified_path},
+    telemetry::cut,
+};
 
+/// Paths of cgroups that are remembered.
+const REMEMBERED: usize = 4096;
+/// Processes of a cgroup whose programs are asked for within one second.
+const PROCESSES: usize = 64;
 /// A path may have 4096 bytes, which the workload chooses.
 const PATH_BYTES: usize = 255;
 
-/// The programs of processes that made events within one second, each asked for once: whoever floods with events
-/// must not keep the agent busy with them.
+/// The programs of processes that made events within one second, each asked for once, and of a cgroup's at most
+/// [`PROCESSES`]: whoever floods with events must not keep the agent busy with them.
 #[derive(Debug, Default)]
 pub(super) struct Programs {
     /// Since the Unix epoch.
     second: u64,
-    known: HashMap<(u32, u64), Option<String>>,
+    /// By cgroup, and in it by process.
+    known: HashMap<u64, HashMap<u32, Option<String>>>,
 }
 
 impl Programs {
@@ -30,8 +42,49 @@ impl Programs {
             self.second = second;
         }
         let (id, path) = cgroup;
-        self.known.entry((pid, id)).or_insert_with(|| executable(pid, path)).clone()
+        let known = self.known.entry(id).or_default();
+        match known.get(&pid) {
+            Some(program) => program.clone(),
+            None if known.len() >= PROCESSES => None,
+            None => known.entry(pid).or_insert_with(|| executable(pid, path)).clone(),
+        }
     }
+}
+
+/// The paths of cgroups by their numbers. Looking one up walks the file system, so it is done once.
+#[derive(Debug, Default)]
+pub(super) struct CgroupPaths(pub(super) HashMap<u64, Arc<str>>);
+
+impl CgroupPaths {
+    /// The path below the cgroup2 mount. What is gone keeps its number as its name.
+    pub(super) fn of(&mut self, id: u64) -> Arc<str> {
+        remembered(&mut self.0, id, |id| cgroup_path(id).map(|path| path.display().to_string()))
+    }
+}
+
+/// Looking a name up walks the file system or asks the kernel, so it is done once. What is gone
+/// keeps its number as its name.
+pub(super) fn remembered<K: Copy + Eq + Hash + Display>(
+    names: &mut HashMap<K, Arc<str>>,
+    key: K,
+    find: impl FnOnce(K) -> Option<String>,
+) -> Arc<str> {
+    if let Some(name) = names.get(&key) {
+        return Arc::clone(name);
+    }
+    let Some(name) = find(key) else { return format!("#{key}").into() };
+    if names.len() >= REMEMBERED {
+        names.clear();
+    }
+    let name: Arc<str> = name.into();
+    names.insert(key, Arc::clone(&name));
+    name
+}
+
+/// The container that a cgroup is of, if it is one of a pod's.
+pub(super) fn container_of(cgroup: &str) -> Option<String> {
+    let container = PodCgroup::parse(Path::new(cgroup))?.container?;
+    Some(container.as_str().to_owned())
 }
 
 /// The program of a process (`/proc/<pid>/exe`), where the process is in this cgroup. `None` where it has
@@ -90,6 +143,22 @@ mod tests {
         assert_eq!(programs.of(at, pid, (8, "/elsewhere")), None);
         let later = at + std::time::Duration::from_secs(1);
         assert_eq!(programs.of(later, pid, (7, "/elsewhere")), None);
+    }
+
+    /// One cgroup's flood of processes takes no other cgroup's names.
+    #[test]
+    fn a_cgroup_has_a_share_of_the_programs_that_are_asked_for() {
+        let own = fs::read_to_string("/proc/self/cgroup").unwrap();
+        let own = unified_path(&own).unwrap().display().to_string();
+        let (mut programs, at) = (Programs::default(), UNIX_EPOCH);
+        let pid = std::process::id();
+        for ended in 0..PROCESSES {
+            let ended = (1 << 22) + 1 + u32::try_from(ended).unwrap();
+            assert_eq!(programs.of(at, ended, (7, &own)), None);
+        }
+        assert_eq!(programs.of(at, pid, (7, &own)), None, "the share is used up");
+        assert!(programs.of(at, pid, (8, &own)).is_some());
+        assert!(programs.of(at + std::time::Duration::from_secs(1), pid, (7, &own)).is_some());
     }
 
     #[test]

@@ -3,18 +3,22 @@
 use std::{
     collections::{HashMap, HashSet},
     net::{IpAddr, SocketAddr, TcpListener},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
+    time::SystemTime,
 };
 
 use anyhow::Context;
 
+use super::process::{CgroupPaths, Programs, container_of};
 use crate::{
     bpf,
     policy::Snapshot,
     sys::socket,
     telemetry::FlowLog,
     tls::Credentials,
-    tunnel::{Drain, Limits, Origin, Origins, Settings, Stats, Tunnel, TunnelConfig},
+    tunnel::{
+        CallingProcess, Drain, Limits, Origin, Origins, Settings, Stats, Tunnel, TunnelConfig,
+    },
     types::{ClientAddr, Workload},
 };
 
@@ -73,7 +77,7 @@ impl NodeTunnel {
         let stats = Arc::<Stats>::default();
         let config = TunnelConfig {
             settings: Arc::default(),
-            origins: Arc::new(Recorded(records)),
+            origins: Arc::new(Recorded { records, names: Mutex::default() }),
             credentials,
             stats: Arc::clone(&stats),
             flows,
@@ -118,13 +122,33 @@ impl NodeTunnel {
     }
 }
 
-/// The kernel's records.
-struct Recorded(bpf::Records);
+/// The kernel's records, and the names of what they number.
+struct Recorded {
+    records: bpf::Records,
+    names: Mutex<(CgroupPaths, Programs)>,
+}
 
 impl Origins for Recorded {
     fn take(&self, peer: ClientAddr) -> Option<Origin> {
-        let bpf::Record { original, group, gateway_port: _, policy: _, cgroup } =
-            self.0.take(SocketAddr::new(peer.ip(), peer.0.port()))?;
-        Some(Origin { original, group, cgroup })
+        let bpf::Record { original, group, gateway_port: _, policy: _, cgroup, cookie } =
+            self.records.take(SocketAddr::new(peer.ip(), peer.0.port()))?;
+        Some(Origin { original, group, cgroup, socket: cookie })
+    }
+
+    fn process(&self, origin: &Origin) -> CallingProcess {
+        let Some(found) = self.records.process(origin.socket, origin.original) else {
+            return CallingProcess::default();
+        };
+        let bpf::ConnectingProcess { pid, command, cgroup: id } = found;
+        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        let (paths, programs) = &mut *names;
+        let path = paths.of(id);
+        CallingProcess {
+            pid: Some(pid),
+            executable: programs.of(SystemTime::now(), pid, (id, &path)),
+            command,
+            container: container_of(&path),
+            cgroup: Some(path.to_string()),
+        }
     }
 }

@@ -17,7 +17,7 @@ use tokio::{
 };
 
 use super::{
-    Origin, Refusal,
+    CallingProcess, Origin, Refusal,
     connection::StreamError,
     error::Refused,
     key::Key,
@@ -255,6 +255,9 @@ fn refuse(
         None => tracing::debug!("tunnel: connection of {peer}{to} reset: {refused}"),
     }
     let reason = refusal.reason();
+    // The caller of a connection without a record is unknown: whoever dialled the listener did so past the hook.
+    let process = origin.map(|origin| worker.origins.process(origin)).unwrap_or_default();
+    let CallingProcess { pid, executable, command, cgroup, container } = process;
     worker.flows.push(FlowRecord {
         time: SystemTime::now(),
         hook: TUNNEL_HOOK.into(),
@@ -265,11 +268,11 @@ fn refuse(
         workload: workload.map(|workload| workload.name.to_string()),
         namespace: workload.map(|workload| workload.namespace.0.to_string()),
         labels: workload.map(|workload| kept_labels(&workload.labels)).unwrap_or_default(),
-        pid: None,
-        executable: None,
-        command: None,
-        container: None,
-        cgroup: None,
+        pid,
+        executable,
+        command,
+        container,
+        cgroup,
         interface: None,
         source_address: Some(peer.ip()),
         source_port: Some(peer.0.port()),

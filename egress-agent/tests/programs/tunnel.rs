@@ -41,7 +41,8 @@ impl Node {
         let cgroup = Cgroup::new(name);
         kernel.workload(cgroup.id(), DEFAULT_POLICY);
         cgroup.attach(&mut kernel);
-        let records = Records::open(kernel.ebpf.take_map("TUNNELED").unwrap()).unwrap();
+        let mut map = |name: &str| kernel.ebpf.take_map(name).unwrap();
+        let records = Records::open(map("TUNNELED"), map("ORIGINAL_DST")).unwrap();
         let (v4, v6) = (listen("127.0.0.1:0"), listen("[::1]:0"));
         let mut node = Self { kernel, cgroup, v4, v6, records };
         node.listen(true, true);
@@ -70,7 +71,15 @@ impl Node {
             gateway_port: Port::new(ROUTED).map(GatewayPort),
             policy: DEFAULT_POLICY,
             cgroup: self.cgroup.id(),
+            cookie: 0,
         }
+    }
+
+    /// The record, but for the socket's cookie.
+    fn take(&self, from: SocketAddr) -> Option<Record> {
+        let found = self.records.take(from)?;
+        assert_ne!(found.cookie, 0, "{found:?}");
+        Some(Record { cookie: 0, ..found })
     }
 }
 
@@ -102,8 +111,12 @@ fn a_tunnelled_connect_reaches_the_listener_with_its_record() {
         let (listener, other) = if v6 { (&node.v6, &node.v4) } else { (&node.v4, &node.v6) };
         let from = accept(listener).unwrap_or_else(|| panic!("nobody came for {to}"));
         assert_eq!(accept(other), None);
-        assert_eq!(node.records.take(from), Some(node.expected(original)), "{to}");
-        assert_eq!(node.records.take(from), None, "a record is taken once");
+        let found = node.records.take(from).unwrap();
+        assert_eq!(Record { cookie: 0, ..found }, node.expected(original), "{to}");
+        assert_eq!(node.take(from), None, "a record is taken once");
+        // The process is the one that the event names, and no other socket's.
+        let process = node.records.process(found.cookie, found.original).unwrap();
+        assert_eq!(node.records.process(found.cookie + 1, found.original), None);
         let events = node.kernel.events();
         let [event] = events[..] else { panic!("one event for {to}, not {events:?}") };
         assert_eq!(
@@ -113,6 +126,8 @@ fn a_tunnelled_connect_reaches_the_listener_with_its_record() {
         assert_eq!((event.hook, event.action), (hook::CONNECT, action::REDIRECT));
         assert_eq!(Reason::from_code(event.reason), Some(Reason::Tunneled));
         assert_eq!(event.source_port.get(), from.port());
+        assert_eq!((event.pid, event.cgroup), (process.pid, process.cgroup));
+        assert!(process.pid != 0 && process.command.is_some(), "{process:?}");
         assert_eq!((event.gateway, event.gateway_port.get()), (Addr::UNSPECIFIED, 0));
     }
     assert_eq!(node.kernel.count(hook::CONNECT, action::REDIRECT, Reason::Tunneled, false), 3);
@@ -124,11 +139,11 @@ fn a_listener_of_one_family_serves_the_sockets_that_reach_it() {
     node.listen(true, false);
     node.cgroup.call("connect", "[2001:db8::7]:443").unwrap();
     let from = accept(&node.v4).unwrap();
-    assert_eq!(node.records.take(from), Some(node.expected("[2001:db8::7]:443")));
+    assert_eq!(node.take(from), Some(node.expected("[2001:db8::7]:443")));
     node.listen(false, true);
     node.cgroup.call("connect", "[::ffff:198.51.100.8]:443").unwrap();
     let from = accept(&node.v6).unwrap();
-    assert_eq!(node.records.take(from), Some(node.expected("198.51.100.8:443")));
+    assert_eq!(node.take(from), Some(node.expected("198.51.100.8:443")));
     assert_eq!(node.cgroup.call("connect", "198.51.100.7:443"), Err(ECONNREFUSED));
     assert_eq!(node.refused(Reason::NoTunnel), 1);
     assert_eq!((accept(&node.v4), accept(&node.v6)), (None, None));
@@ -160,14 +175,14 @@ fn who_dials_the_listener_directly_has_no_record() {
         let at = listener.local_addr().unwrap();
         assert_eq!(node.cgroup.call("connect", &at.to_string()), Ok(at));
         let from = accept(listener).unwrap();
-        assert_eq!(node.records.take(from), None);
+        assert_eq!(node.take(from), None);
     }
     // The twin: the same port, through the tunnel.
     let source = free_port();
     node.cgroup.call_with("connect-from", "198.51.100.7:443", &[source]).unwrap();
     let from = accept(&node.v4).unwrap();
     assert_eq!(from.port(), source);
-    assert!(node.records.take(from).is_some());
+    assert!(node.take(from).is_some());
 }
 
 /// In a network of his own anybody can have any address, and a listener at the node's. A record that
@@ -191,7 +206,7 @@ fn what_another_network_claims_is_nobodys() {
         }
         let from = accept(&node.v4).unwrap();
         assert_eq!((from.port(), accept(&node.v4)), (source, None));
-        assert_eq!(node.records.take(from), None, "claimed first: {first}");
+        assert_eq!(node.take(from), None, "claimed first: {first}");
     }
 }
 

@@ -23,8 +23,8 @@ use crate::{
     telemetry::FlowLog,
     tls::testing::{self, Ca},
     tunnel::{
-        Credentials, Drain, Group, Limits, Origin, Origins, Refusal, Settings, Stats, Tunnel,
-        TunnelConfig,
+        CallingProcess, Credentials, Drain, Group, Limits, Origin, Origins, Refusal, Settings,
+        Stats, Tunnel, TunnelConfig,
     },
     types::{
         ClientAddr, DEFAULT_SERVICE_ACCOUNT, Labels, Namespace, OriginalDst, TrustDomain, Workload,
@@ -38,6 +38,16 @@ pub(super) struct Records(Mutex<HashMap<SocketAddr, Origin>>);
 impl Origins for Records {
     fn take(&self, peer: ClientAddr) -> Option<Origin> {
         self.0.lock().unwrap().remove(&peer.0)
+    }
+
+    fn process(&self, origin: &Origin) -> CallingProcess {
+        CallingProcess {
+            pid: u32::try_from(origin.socket).ok(),
+            executable: Some("/usr/bin/curl".into()),
+            command: Some("curl".into()),
+            cgroup: Some("/kubepods/web".into()),
+            container: Some("aa".into()),
+        }
     }
 }
 
@@ -167,7 +177,7 @@ impl Node {
         socket.bind(SocketAddr::new(from.parse().unwrap(), 0)).unwrap();
         let peer = socket.local_addr().unwrap();
         let original = OriginalDst(SocketAddr::from(([198, 51, 100, 7], port)));
-        let origin = Origin { original, group: 0, cgroup: 0 };
+        let origin = Origin { original, group: 0, cgroup: 0, socket: SOCKET };
         self.records.0.lock().unwrap().insert(peer, origin);
         (socket.connect(self.listener).await, peer)
     }
@@ -207,6 +217,9 @@ impl Node {
         self.stats.refused().find(|(of, _)| *of == refusal).unwrap().1
     }
 }
+
+/// The number of each socket, which here is that of its process.
+pub(super) const SOCKET: u64 = 4711;
 
 /// What mustn't be seen where it doesn't belong.
 pub(super) const SECRET: &[u8] = b"the pod's own words";

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{io::AsyncReadExt as _, net::TcpListener};
 
 use super::{
-    harness::{Node, Provider, SECRET, client},
+    harness::{Node, Provider, SECRET, SOCKET, client},
     port,
     waypoint::{Behaviour, Waypoint},
 };
@@ -35,6 +35,15 @@ async fn a_gateway_that_refuses_a_stream_refuses_the_pod() {
     let flows = node.flows.history();
     assert!(flows[0].detail.as_deref().unwrap().contains("401"), "{:?}", flows[0]);
     assert_eq!(flows[0].gateway, Some(waypoint.addr));
+    // And who asked for it.
+    for flow in &flows {
+        assert_eq!(flow.pid.map(u64::from), Some(SOCKET));
+        let named = [&flow.executable, &flow.command, &flow.cgroup, &flow.container];
+        assert_eq!(
+            named.map(|name| name.as_deref().unwrap_or_default()),
+            ["/usr/bin/curl", "curl", "/kubepods/web", "aa"]
+        );
+    }
     // One refused stream is no reason to think worse of the others.
     node.echo().await;
     assert_eq!(waypoint.handshakes(), 1);
