@@ -198,6 +198,9 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse_from(cni::arguments(std::env::args_os()));
     log::init(&cli.log);
     watch_panics();
+    // A role's messages are a log, whatever it is that they end with.
+    let is_logged = matches!(cli.command, Command::Node(_) | Command::Gateway(_));
+    let is_logged = is_logged || cli.log.is_json();
     let result = match cli.command {
         Command::Node(args) => node::run(*args),
         Command::Gateway(args) => gateway::run(*args),
@@ -227,14 +230,21 @@ pub fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
         // `{:#}` prints the causes too, outermost first.
-        tracing::error!("{error:#}");
+        if is_logged {
+            tracing::error!("{error:#}");
+        } else {
+            eprintln!("error: {error:#}");
+        }
         let owned = error.downcast_ref().is_some_and(bpf::Error::is_owned);
         ExitCode::from(if owned { OWNED } else { FAILURE })
     })
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+    // What is written as JSON comes with an error of its own.
+    let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
+    let of_json = || error.downcast_ref::<serde_json::Error>()?.io_error_kind();
+    kind.or_else(of_json) == Some(io::ErrorKind::BrokenPipe)
 }
 
 #[cfg(test)]
@@ -329,6 +339,49 @@ mod tests {
             });
             assert!(seen > 20, "{seen}");
         }
+    }
+
+    /// Whatever is written in JSON is in the reference.
+    #[test]
+    fn every_command_that_writes_json_has_a_schema() {
+        let mut command = Cli::command();
+        command.build();
+        let mut seen = 0;
+        each(&mut command, "egress-agent", &mut |command, path| {
+            let Some(output) = command.get_arguments().find(|one| one.get_id() == "output") else {
+                return;
+            };
+            let values = output.get_possible_values();
+            if values.iter().any(|value| value.get_name() == "json") {
+                seen += 1;
+                let name = path.strip_prefix("egress-agent ").unwrap_or_default();
+                let wanted = format!("{name} -o json");
+                assert!(schema::schema_of(&wanted).is_some(), "{wanted}");
+            }
+        });
+        assert!(seen >= 9, "{seen}");
+    }
+
+    /// What a command prints for people is compared with a file, in 80 columns. Those without one print no table and
+    /// no page.
+    #[test]
+    fn every_command_that_prints_a_page_has_a_golden_file() {
+        // Messages of a server, what the container runtime reads, and what a shell or `man` reads.
+        const OTHERS: [&str; 5] = ["node", "gateway", "cni", "completion", "man"];
+        let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/src/cli/testdata");
+        let files: Vec<String> = std::fs::read_dir(dir)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        let command = Cli::command();
+        let names: Vec<&str> = command.get_subcommands().map(clap::Command::get_name).collect();
+        for name in &names {
+            let has_file = files.iter().any(|file| {
+                file.strip_prefix(name).is_some_and(|rest| rest.starts_with(['.', '-']))
+            });
+            assert_eq!(has_file, !OTHERS.contains(name), "{name}: {files:?}");
+        }
+        assert!(OTHERS.iter().all(|other| names.contains(other)) && names.len() > 20, "{names:?}");
     }
 
     /// Of what exports: every variable that is read, and no other one.

@@ -498,7 +498,7 @@ fn the_summaries_name_what_enforcement_refuses_and_nothing_else() {
     assert_eq!(forbidden(), [true; 4]);
     assert_eq!(counted(&testbed, "not_redirected", true), 0);
     until_is(SOON, "the node's summary", of_node, is_expected).unwrap();
-    let refused = "dev/job www.example.com denied host_not_in_registry";
+    let refused = "dev/job www.example.com:443 denied host_not_in_registry";
     until_is(SOON, "the gateway's summary", of_gateway, |rows| *rows == [refused]).unwrap();
 
     // Enforced, that is what is refused, and the rest goes on.

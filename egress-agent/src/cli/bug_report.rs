@@ -86,12 +86,14 @@ fn write(args: &BugReportArgs, own: &Path) -> anyhow::Result<ExitCode> {
     let name = format!("egress-bug-report-{stamp}");
     let path = args.file.clone().unwrap_or_else(|| format!("{name}.tar").into());
     let (files, unreadable) = paths::read(&args.config, None);
+    if !unreadable.is_empty() {
+        return wrong(&unreadable.join("\nerror: "));
+    }
     // Names of workloads and hosts are nobody else's business.
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
-    let file = match (file, unreadable.as_slice()) {
-        (Ok(file), []) => file,
-        (Err(error), _) => return wrong(&format!("can't write {}: {error}", path.display())),
-        (Ok(_), unreadable) => return wrong(&unreadable.join("\nerror: ")),
+    let file = match file {
+        Ok(file) => file,
+        Err(error) => return wrong(&format!("can't write {}: {error}", path.display())),
     };
     let mut archive = Archive::new(file, &name, now);
     let mut missing = Vec::new();
@@ -109,14 +111,21 @@ fn write(args: &BugReportArgs, own: &Path) -> anyhow::Result<ExitCode> {
     }
     archive.add("missing.txt", missing.concat().as_bytes())?;
     archive.finish().with_context(|| path.display().to_string())?;
-    println!("{}", path.display());
-    if !missing.is_empty() {
-        println!("not there (missing.txt says why): {} parts", missing.len());
-    }
-    println!(
-        "Secrets were removed as far as they could be told. Look through it before you send it."
-    );
+    std::io::stdout().lock().write_all(said(&path, missing.len()).as_bytes())?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// What is said of an archive in which this many parts are missing. Its path is a line, for a program to read.
+fn said(path: &Path, missing: usize) -> String {
+    let parts = match missing {
+        0 => String::new(),
+        1 => "not there (missing.txt says why): 1 part\n".to_owned(),
+        some => format!("not there (missing.txt says why): {some} parts\n"),
+    };
+    format!(
+        "{}\n{parts}Secrets were removed as far as they were recognised.\nLook through it before you send it.\n",
+        path.display()
+    )
 }
 
 fn wrong(why: &str) -> anyhow::Result<ExitCode> {
@@ -182,7 +191,13 @@ fn get(addr: SocketAddr, page: &str) -> std::io::Result<String> {
 mod tests {
     use std::{fs::File, net::TcpListener};
 
-    use super::*;
+    use super::{super::testing::golden, *};
+
+    #[test]
+    fn what_is_missing_is_said() {
+        let path = Path::new("egress-bug-report-20261130-120000.tar");
+        golden("bug-report.txt", &[0, 1, 12].map(|missing| said(path, missing)).concat());
+    }
 
     #[test]
     fn a_page_is_its_body() {
@@ -269,7 +284,14 @@ OTEL_EXPORTER_OTLP_HEADERS=x-team=planted-otel-header
         let text = String::from_utf8_lossy(&text);
         assert!(text.contains("/config/000-a.yaml") && text.contains("/missing.txt"));
         assert!(!text.contains("hunter2"));
-        // What is there already is not written over.
+        // What is there already is not written over, and what can't be read leaves no archive behind.
+        let (absent, other) = (dir.path().join("absent"), dir.path().join("other.tar"));
+        let args_of = BugReportArgs { file: Some(other.clone()), config: vec![absent] };
+        assert_eq!(
+            format!("{:?}", write(&args_of, Path::new("/bin/true")).unwrap()),
+            format!("{:?}", ExitCode::from(USAGE))
+        );
+        assert!(!other.exists());
         assert_eq!(
             format!("{:?}", write(&args(), Path::new("/bin/true")).unwrap()),
             format!("{:?}", ExitCode::from(USAGE))

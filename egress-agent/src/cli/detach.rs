@@ -1,14 +1,15 @@
 //! The `detach` command: remove enforcement, the only thing that does.
 
 use std::{
-    io::{self, Write},
-    path::PathBuf,
+    io::{self, IsTerminal as _, Write},
+    path::{Path, PathBuf},
     process::ExitCode,
 };
 
 use anyhow::Context;
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::wrap::{fitted, width};
 use crate::bpf::{self, DEFAULT_BPFFS};
 
 /// Options of `detach`.
@@ -32,17 +33,20 @@ pub(super) struct DetachArgs {
 pub(super) fn run(args: DetachArgs) -> anyhow::Result<ExitCode> {
     let removed = bpf::detach(&args.bpffs)?;
     let mut out = io::stdout().lock();
-    if removed.is_empty() {
-        writeln!(out, "nothing to detach: there is no {}", args.bpffs.display())?;
-    }
-    for line in removed {
-        writeln!(out, "removed {line}")?;
-    }
+    let width = width(out.is_terminal());
+    out.write_all(fitted(&text(&removed, &args.bpffs), width).as_bytes())?;
     drop(out);
     if args.stay {
         wait_for_the_end()?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn text(removed: &[String], bpffs: &Path) -> String {
+    if removed.is_empty() {
+        return format!("nothing to detach: there is no {}\n", bpffs.display());
+    }
+    removed.iter().map(|line| format!("removed {line}\n")).collect()
 }
 
 fn wait_for_the_end() -> anyhow::Result<()> {
@@ -59,4 +63,25 @@ fn wait_for_the_end() -> anyhow::Result<()> {
         }
         Ok(())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::{testing::golden, wrap::WIDTH},
+        *,
+    };
+
+    #[test]
+    fn each_thing_that_was_removed_has_a_line() {
+        let dir = Path::new(DEFAULT_BPFFS);
+        let removed = [
+            "pod_egress on interface veth0123456789a in /proc/123456/ns/net, of a workload's pod"
+                .to_owned(),
+            "connect4 on /sys/fs/cgroup".to_owned(),
+            format!("71 pins and directories, {} among them", dir.display()),
+        ];
+        let all = [text(&removed, dir), text(&[], dir)].concat();
+        golden("detach.txt", &fitted(&all, WIDTH));
+    }
 }

@@ -108,6 +108,10 @@ fn explained(args: &ExplainArgs) -> anyhow::Result<Result<Explanation, (u8, Stri
         labels: args.labels.clone(),
         address: args.address.clone(),
     };
+    // Before anybody is asked: whatever the configuration is.
+    if let Err(why) = ask.check() {
+        return Ok(Err((USAGE, why)));
+    }
     if args.paths.is_empty() {
         return asked(&ask, args.control.as_ref());
     }

@@ -24,7 +24,11 @@ use self::{
     source::Sources,
     summary::Summary,
 };
-use super::{exit::FAILURE, reasons::meaning};
+use super::{
+    exit::FAILURE,
+    reasons::meaning,
+    wrap::{fitted, line_width},
+};
 use crate::{
     admin::control::Line,
     bpf::DEFAULT_BPFFS,
@@ -150,6 +154,7 @@ async fn show(args: &FlowsArgs) -> anyhow::Result<bool> {
         output: args.output,
         hints: args.output == Output::Text && io::stdout().is_terminal(),
         colours: io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none(),
+        width: line_width(&io::stdout()),
         server_width: args.server.iter().map(|server| server.name.chars().count()).max(),
         reasons: BTreeSet::new(),
     };
@@ -219,6 +224,8 @@ struct FlowPrinter<W> {
     hints: bool,
     /// Whether verdicts are coloured.
     colours: bool,
+    /// How many columns a line for people may have.
+    width: usize,
     /// Of the longest name of a host, where several are asked.
     server_width: Option<usize>,
     /// Of the refusals that were shown.
@@ -231,10 +238,14 @@ impl<W: Write> FlowPrinter<W> {
             self.reasons.extend(flow.reason.as_deref().map(str::to_owned));
         }
         match self.output {
-            Output::Text => writeln!(self.out, "{}", self.line(flow)),
+            Output::Text => {
+                let text = fitted(&self.line(flow), self.width);
+                self.out.write_all(text.as_bytes())
+            }
             Output::Wide => {
                 let meaning = flow.reason.as_deref().map(meaning).unwrap_or_default();
-                writeln!(self.out, "{} | {meaning}", self.line(flow))
+                let text = fitted(&format!("{} | {meaning}", self.line(flow)), self.width);
+                self.out.write_all(text.as_bytes())
             }
             Output::Json => {
                 writeln!(self.out, "{}", serde_json::to_string(flow).unwrap_or_default())
@@ -320,7 +331,13 @@ fn coloured(line: &str, flow: &FlowRecord) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::testing::documented, *};
+    use super::{
+        super::{
+            testing::{documented, golden},
+            wrap::WIDTH,
+        },
+        *,
+    };
     use crate::telemetry::flow_tests::{dropped, redirected};
 
     fn screen(output: Output) -> FlowPrinter<Vec<u8>> {
@@ -330,6 +347,7 @@ mod tests {
             output,
             hints: false,
             colours: false,
+            width: usize::MAX,
             server_width: None,
             reasons,
         }
@@ -361,6 +379,31 @@ mod tests {
         let mut json = FlowPrinter { colours: true, ..screen(Output::Json) };
         json.flow(&dropped()).unwrap();
         assert!(!text(json).contains('\x1b'));
+    }
+
+    /// As a terminal of 80 columns shows them.
+    #[test]
+    fn a_line_goes_on_below_on_a_narrow_terminal() {
+        let mut text = Vec::new();
+        for output in [Output::Text, Output::Wide] {
+            let mut narrow = FlowPrinter { width: WIDTH, out: text, ..screen(output) };
+            for flow in [dropped(), redirected(), FlowRecord { audit: true, ..dropped() }] {
+                narrow.flow(&flow).unwrap();
+            }
+            narrow.lost(3).unwrap();
+            narrow.lost_before(12).unwrap();
+            text = narrow.out;
+        }
+        golden("flows.txt", &String::from_utf8(text).unwrap());
+        // A colour is no column.
+        let mut painted = FlowPrinter { width: WIDTH, colours: true, ..screen(Output::Text) };
+        let mut plain = FlowPrinter { width: WIDTH, ..screen(Output::Text) };
+        for screen in [&mut painted, &mut plain] {
+            screen.flow(&dropped()).unwrap();
+        }
+        let lines =
+            |screen: FlowPrinter<Vec<u8>>| String::from_utf8(screen.out).unwrap().lines().count();
+        assert_eq!(lines(painted), lines(plain));
     }
 
     #[test]

@@ -2,13 +2,16 @@
 
 use std::{
     collections::BTreeMap,
-    io::{self, Write},
+    io::{self, IsTerminal as _, Write},
     process::ExitCode,
 };
 
 use serde::Serialize;
 
-use super::output::Output;
+use super::{
+    output::Output,
+    wrap::{fitted, width},
+};
 use crate::bpf::{OLDEST_TESTED_KERNEL, TcMode, VerifierReport, allow_untested_kernel, object};
 
 /// Options of `kernel`.
@@ -56,7 +59,10 @@ pub(super) fn run(args: &KernelArgs) -> anyhow::Result<ExitCode> {
     let trial = VerifierReport::run()?;
     let mut out = io::stdout().lock();
     match args.output {
-        Output::Text => out.write_all(text(&trial).as_bytes())?,
+        Output::Text => {
+            let width = width(out.is_terminal());
+            out.write_all(fitted(&text(&trial), width).as_bytes())?;
+        }
         Output::Json => {
             serde_json::to_writer(&mut out, &Report::of(&trial))?;
             writeln!(out)?;
@@ -103,7 +109,13 @@ fn text(trial: &VerifierReport) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::testing::documented, *};
+    use super::{
+        super::{
+            testing::{documented, golden},
+            wrap::WIDTH,
+        },
+        *,
+    };
 
     #[test]
     fn what_the_kernel_lacks_is_said_with_what_replaces_it() {
@@ -118,6 +130,7 @@ mod tests {
         for part in ["untested", "clsact", "EPERM", "connect4", "unknown", "no such hook"] {
             assert!(old.contains(part), "{part}: {old}");
         }
+        golden("kernel-old.txt", &fitted(&old, WIDTH));
         trial = VerifierReport {
             release: "6.12.1".into(),
             tc: TcMode::Tcx,
@@ -131,6 +144,7 @@ mod tests {
             assert!(!new.contains(part), "{part}: {new}");
         }
         assert!(new.contains("1234"), "{new}");
+        golden("kernel.txt", &fitted(&new, WIDTH));
         documented("kernel -o json", &serde_json::to_value(Report::of(&trial)).unwrap());
     }
 }

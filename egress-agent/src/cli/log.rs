@@ -29,6 +29,13 @@ pub(super) struct LogArgs {
     verbose: u8,
 }
 
+impl LogArgs {
+    /// Whether messages are for a program to read.
+    pub(super) fn is_json(&self) -> bool {
+        self.log_format == LogFormat::Json
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 enum LogFormat {
     /// One line a message.

@@ -38,7 +38,9 @@ const INCONCLUSIVE: u8 = 3;
 /// Output can't be written, or the canary can't listen.
 pub(super) fn run(args: ProbeArgs) -> anyhow::Result<ExitCode> {
     if args.list {
-        table::list(args.output, &mut io::stdout().lock())?;
+        let mut out = io::stdout().lock();
+        let width = width(out.is_terminal());
+        table::list(args.output, width, &mut out)?;
         return Ok(ExitCode::SUCCESS);
     }
     // Many sockets at a time, and the canary has one for each address and port.

@@ -106,7 +106,14 @@ fn explained(topic: Topic) -> String {
         }
     };
     let text = section(PAGE, &heading).map_or_else(|| "It isn't documented.".into(), plain);
-    format!("{title}\n\n{}", fit(&text))
+    let also = elsewhere(&text).map(|reason| format!("\n{}", explained(Topic::Reason(reason))));
+    format!("{title}\n\n{}{}", fit(&text), also.unwrap_or_default())
+}
+
+/// The reason that a section has nothing but a reference to.
+fn elsewhere(text: &str) -> Option<Reason> {
+    let name = text.trim().strip_prefix("See `")?.strip_suffix("`.")?;
+    Reason::ALL.iter().find(|reason| reason.name() == name).copied()
 }
 
 /// Every reason and every flag in a line.
@@ -294,6 +301,19 @@ mod tests {
             let one_line = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
             assert!(one_line(&list()).contains(&one_line(&line)), "{line}");
         }
+    }
+
+    /// Whoever asks has the answer, and not where it is to be found.
+    #[test]
+    fn a_section_that_only_refers_to_another_shows_it() {
+        for flag in ResponseFlag::ALL {
+            let text = explained(Topic::Flag(*flag));
+            assert!(text.lines().count() > 4 || !text.contains("\nSee `"), "{text}");
+        }
+        let text = explained(Topic::Flag(ResponseFlag::NoHealthyUpstream));
+        assert!(text.contains(&explained(Topic::Reason(Reason::NoHealthyUpstream))), "{text}");
+        assert_eq!(elsewhere("See `no_route`. And more."), None);
+        assert_eq!(elsewhere("See `nothing`."), None);
     }
 
     #[test]

@@ -169,7 +169,7 @@ fn is_dropins(dir: &Path) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::testing::golden, *};
 
     fn args(purge: bool) -> UninstallArgs {
         UninstallArgs {
@@ -193,6 +193,18 @@ mod tests {
         assert_eq!(all.len(), 2 + UNITS.len() + 3, "{all:?}");
         assert_eq!(all.last().unwrap(), "rm -r /etc/egress");
         assert!(!texts(false, |_| true).iter().any(|step| step.contains("/etc/egress")));
+    }
+
+    /// What `--dry-run` shows of a host that has all of it where it is by default.
+    #[test]
+    fn a_dry_run_fits_a_terminal() {
+        let args = UninstallArgs {
+            bpffs: DEFAULT_BPFFS.into(),
+            units: "/etc/systemd/system".into(),
+            ..args(true)
+        };
+        let steps = plan(&args, |_| true);
+        golden("uninstall.txt", &steps.iter().map(|step| step.text() + "\n").collect::<String>());
     }
 
     #[test]

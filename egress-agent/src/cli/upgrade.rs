@@ -1,7 +1,7 @@
 //! The `upgrade` command: a gateway goes on as another process, which takes over its listeners.
 
 use std::{
-    io::{self, Write as _},
+    io::{self, IsTerminal as _, Write as _},
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -11,6 +11,7 @@ use anyhow::{Context as _, bail};
 use super::{
     exit::{FAILURE, REFUSED},
     output::Output,
+    wrap::{fitted, width},
 };
 use crate::admin::control::{
     AskError, GATEWAY_SOCKET, GATEWAY_UNIT_SOCKET, UpgradeReport, ask_upgrade,
@@ -54,19 +55,23 @@ pub(super) fn run(args: &UpgradeArgs) -> anyhow::Result<ExitCode> {
     let report = match runtime.block_on(ask(args.control.as_deref()))? {
         Ok(report) => report,
         Err(AskError::Refused(why)) => {
-            tracing::error!("refused: {why}");
+            eprintln!("error: refused: {why}");
             return Ok(ExitCode::from(REFUSED));
         }
         Err(error) => {
-            tracing::error!("{error}");
+            eprintln!("error: {error}");
             return Ok(ExitCode::from(FAILURE));
         }
     };
     let mut out = io::stdout().lock();
     match args.output {
         Output::Json => writeln!(out, "{}", serde_json::to_string(&report)?)?,
-        Output::Text => writeln!(out, "{}", text(&report))?,
+        Output::Text => {
+            let width = width(out.is_terminal());
+            out.write_all(fitted(&text(&report), width).as_bytes())?;
+        }
     }
+    out.flush()?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -100,7 +105,13 @@ fn text(report: &UpgradeReport) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{
+        super::{
+            testing::{documented, golden},
+            wrap::WIDTH,
+        },
+        *,
+    };
 
     #[test]
     fn the_answer_names_both_processes() {
@@ -109,5 +120,7 @@ mod tests {
         for part in ["process 8", "version 2", "process 7", "900 s"] {
             assert!(text.contains(part), "{text}");
         }
+        documented("upgrade -o json", &serde_json::to_value(&report).unwrap());
+        golden("upgrade.txt", &fitted(&text, WIDTH));
     }
 }

@@ -6,7 +6,7 @@ mod survey;
 
 use std::{
     collections::BTreeSet,
-    io::{IsTerminal as _, Write as _},
+    io::{self, IsTerminal as _, Write},
     net::IpAddr,
     process::ExitCode,
     sync::Arc,
@@ -24,7 +24,7 @@ use self::{
 use super::{
     exit::{FAILURE, USAGE},
     probe::attempts,
-    wrap::width,
+    wrap::{fitted, width, wrap},
 };
 use crate::{
     config,
@@ -41,6 +41,9 @@ use crate::{
 const FIRST_LISTS: Duration = Duration::from_secs(30);
 /// Exit code where nothing got out, and nothing that is allowed could be tried.
 const INCONCLUSIVE: u8 = 3;
+/// What is tried and should work, and what should not.
+const ALLOWED: &str = "allowed";
+const DENIED: &str = "denied";
 
 const HELP: &str = "\
 It reads what node agents read, says for each pod of the namespace what is
@@ -107,8 +110,9 @@ pub(super) fn run(args: VerifyArgs) -> anyhow::Result<ExitCode> {
     let pod = args.pod.clone().unwrap_or(host);
     let (snapshot, pods) = read(&args)?;
     let rows = rows(&snapshot, &args.namespace, &pods);
-    let mut out = std::io::stdout().lock();
-    write!(out, "{}", text(&args.namespace, &rows, width(out.is_terminal())))?;
+    let mut out = io::stdout().lock();
+    let width = width(out.is_terminal());
+    write!(out, "{}", text(&args.namespace, &rows, width))?;
     if args.dry_run {
         return Ok(ExitCode::SUCCESS);
     }
@@ -121,7 +125,8 @@ pub(super) fn run(args: VerifyArgs) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::from(USAGE));
     }
     out.flush()?;
-    let verdict = try_it(&snapshot, &args.namespace, &pod, &rows, &mut out)?;
+    let mut page = Page { out, width };
+    let verdict = try_it(&snapshot, &args.namespace, &pod, &rows, &mut page)?;
     Ok(ExitCode::from(verdict))
 }
 
@@ -165,25 +170,47 @@ fn read(args: &VerifyArgs) -> anyhow::Result<(Arc<Snapshot>, Vec<Pod>)> {
     Ok((Arc::new(snapshot), pods.to_vec()))
 }
 
+/// Where results go, line by line as they come.
+struct Page<W> {
+    out: W,
+    width: usize,
+}
+
+impl<W: Write> Page<W> {
+    fn line(&mut self, line: &str) -> io::Result<()> {
+        self.out.write_all(fitted(line, self.width).as_bytes())?;
+        self.out.flush()
+    }
+
+    /// What one thing came to that was tried.
+    fn tried(&mut self, good: bool, kind: &str, what: &str) -> io::Result<()> {
+        let word = if good { "ok" } else { "FAIL" };
+        let first = format!("  {word:<4}  {kind:<7}  ");
+        let next = " ".repeat(first.len());
+        self.out.write_all(wrap(what, &first, &next, self.width).as_bytes())?;
+        self.out.flush()
+    }
+}
+
 /// Tries what the pod may and may not do, and says so.
 fn try_it(
     snapshot: &Arc<Snapshot>,
     namespace: &str,
     pod: &str,
     rows: &[Row],
-    out: &mut impl std::io::Write,
+    page: &mut Page<impl Write>,
 ) -> anyhow::Result<u8> {
     let checks = allowed(snapshot, &format!("{namespace}/{pod}"));
     let (mut failed, mut asked) = (0, 0);
     let mut targets: Vec<IpAddr> = Vec::new();
-    writeln!(out, "\nfrom {namespace}/{pod}:")?;
+    page.line(&format!("\nfrom {namespace}/{pod}:"))?;
     let mut others: BTreeSet<(IpAddr, Check)> = BTreeSet::new();
     for check in &checks {
         let found = match addresses_of(&check.host) {
             Ok(found) => found,
             Err(error) => {
                 failed += 1;
-                writeln!(out, "  FAIL  allowed  {check}: {error}")?;
+                page.tried(false, ALLOWED, &format!("{check}: {error}"))?;
                 continue;
             }
         };
@@ -195,19 +222,16 @@ fn try_it(
         }
         asked += 1;
         let answer = ask(check, addr);
-        failed += u32::from(!matches!(answer, Answer::Reached(_)));
-        writeln!(
-            out,
-            "  {}  allowed  {check}: {answer}",
-            word(matches!(answer, Answer::Reached(_)))
-        )?;
+        let good = matches!(answer, Answer::Reached(_));
+        failed += u32::from(!good);
+        page.tried(good, ALLOWED, &format!("{check}: {answer}"))?;
         others.extend(forbidden(check).map(|other| (addr, other)));
     }
     for (addr, check) in others {
         let answer = ask(&check, addr);
         let good = matches!(answer, Answer::Refused(_));
         failed += u32::from(!good);
-        writeln!(out, "  {}  denied   {check} at {addr}: {answer}", word(good))?;
+        page.tried(good, DENIED, &format!("{check} at {addr}: {answer}"))?;
     }
     if targets.is_empty() {
         // Nobody is there; the kernel's answer is all that counts.
@@ -215,12 +239,11 @@ fn try_it(
     }
     let enforced = rows.iter().any(|row| row.pod == pod && row.mode == "enforce");
     let reports = attempts(targets)?;
-    failed += bypasses(&reports, out)?;
+    failed += bypasses(&reports, page)?;
     if !enforced {
         failed += 1;
-        writeln!(
-            out,
-            "  FAIL  the pod is not under enforcement: what is denied is only reported, if at all"
+        page.line(
+            "  FAIL  the pod is not under enforcement: what is denied is only reported, if at all",
         )?;
     }
     let verdict = match (failed, asked) {
@@ -228,13 +251,13 @@ fn try_it(
         (0, _) => 0,
         (_, _) => FAILURE,
     };
-    writeln!(out, "{}", summary(verdict, failed))?;
+    page.line(&summary(verdict, failed))?;
     Ok(verdict)
 }
 
 /// Says which techniques got out. Without a canary at the other end, what the own kernel refuses is certain, and an
 /// ordinary connection must be among that.
-fn bypasses(reports: &[Report], out: &mut impl std::io::Write) -> anyhow::Result<u32> {
+fn bypasses(reports: &[Report], page: &mut Page<impl Write>) -> anyhow::Result<u32> {
     let refused = reports.iter().filter(|report| is_refused_here(report)).count();
     let got_out: Vec<String> = reports
         .iter()
@@ -245,14 +268,13 @@ fn bypasses(reports: &[Report], out: &mut impl std::io::Write) -> anyhow::Result
     let direct = reports.iter().filter(plain).all(is_refused_here);
     let good = got_out.is_empty() && direct;
     let tried = reports.len();
-    writeln!(
-        out,
-        "  {}  denied   {refused} of {tried} bypass techniques are refused by the kernel, {} got out",
-        word(good),
-        if got_out.is_empty() { "none".to_owned() } else { got_out.join(", ") }
-    )?;
+    let got_out = if got_out.is_empty() { "none".to_owned() } else { got_out.join(", ") };
+    let what = format!(
+        "{refused} of {tried} bypass techniques are refused by the kernel, {got_out} got out"
+    );
+    page.tried(good, DENIED, &what)?;
     if !direct {
-        writeln!(out, "        a direct TCP connection is not refused by this pod's kernel")?;
+        page.line("        a direct TCP connection is not refused by this pod's kernel")?;
     }
     Ok(u32::from(!good))
 }
@@ -263,14 +285,46 @@ fn is_refused_here(report: &Report) -> bool {
     matches!(report.outcome, Outcome::Refused { errno, .. } if Errno(errno).is_forbidden())
 }
 
-fn word(good: bool) -> &'static str {
-    if good { "ok  " } else { "FAIL" }
-}
-
 fn summary(verdict: u8, failed: u32) -> String {
     match verdict {
         0 => "what is allowed works, and nothing else does".into(),
         INCONCLUSIVE => "nothing got out; the pod may reach no host that could be asked".into(),
         _ => format!("{failed} of these are not as they should be"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::{testing::golden, wrap::WIDTH},
+        plan::CheckKind,
+        *,
+    };
+    use crate::probe::{Call, cases};
+
+    fn reports(outcomes: [Outcome; 2]) -> Vec<Report> {
+        let with = |(case, outcome)| Report { case, outcome, time: Duration::from_millis(5) };
+        cases(&[7]).into_iter().zip(outcomes).map(with).collect()
+    }
+
+    #[test]
+    fn what_was_tried_is_shown_in_80_columns() {
+        let mut page = Page { out: Vec::new(), width: WIDTH };
+        let check = Check { host: "edition.cnn.com".into(), port: 443, what: CheckKind::Tls };
+        let reached = Answer::Reached("a certificate of edition.cnn.com that verifies".into());
+        page.tried(true, ALLOWED, &format!("{check}: {reached}")).unwrap();
+        let error = "its name: failed to lookup address information: Name or service not known";
+        page.tried(false, ALLOWED, &format!("{check}: {error}")).unwrap();
+        let refused = Answer::Refused("the connection was closed before the handshake".into());
+        page.tried(true, DENIED, &format!("{check} at 198.51.100.7: {refused}")).unwrap();
+        let refused = || Outcome::Refused { call: Call::Connect, errno: 13 };
+        let held = bypasses(&reports([refused(), refused()]), &mut page).unwrap();
+        let out = Outcome::Answered("an answer came back".into());
+        let leaked = bypasses(&reports([out, refused()]), &mut page).unwrap();
+        assert_eq!((held, leaked), (0, 1));
+        for verdict in [0, FAILURE, INCONCLUSIVE] {
+            page.line(&summary(verdict, 2)).unwrap();
+        }
+        golden("verify-tried.txt", &String::from_utf8(page.out).unwrap());
     }
 }

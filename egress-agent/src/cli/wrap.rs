@@ -1,5 +1,9 @@
 //! Text in lines that fit a terminal.
 
+use std::{io::IsTerminal, os::fd::AsFd};
+
+use rustix::termios::tcgetwinsize;
+
 /// Columns that every terminal has.
 pub(super) const WIDTH: usize = 80;
 
@@ -31,6 +35,15 @@ pub(super) fn wrap(text: &str, first: &str, next: &str, width: usize) -> String 
 /// How wide a page may be: that of a terminal, or any for what a program reads.
 pub(super) fn width(is_terminal: bool) -> usize {
     if is_terminal { WIDTH } else { usize::MAX }
+}
+
+/// How wide a line of a list that grows may be: as wide as the terminal, which is a page's width at least, or any for
+/// what a program reads.
+pub(super) fn line_width(out: &(impl IsTerminal + AsFd)) -> usize {
+    if !out.is_terminal() {
+        return usize::MAX;
+    }
+    tcgetwinsize(out).map_or(WIDTH, |size| usize::from(size.ws_col).max(WIDTH))
 }
 
 /// A page with every line broken between words that is wider than `width`; what is within a line stays as it is. What

@@ -1,13 +1,13 @@
 //! A question as texts: as a command line has it, and as the query of a request.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 use super::{
     answer::explain,
     outcome::Explanation,
-    question::{ExplainRequest, Url, with_pod, workload},
+    question::{ExplainRequest, Url, split, with_pod, workload},
 };
 use crate::{policy::Snapshot, types::Labels};
 
@@ -28,28 +28,52 @@ pub struct Query {
     pub address: Option<String>,
 }
 
+/// What of a question means the same in every configuration.
+struct ReadQuery {
+    url: Url,
+    method: Method,
+    headers: HeaderMap,
+    labels: Labels,
+    address: Option<IpAddr>,
+}
+
 impl Query {
     /// Answers it.
     ///
     /// # Errors
     /// What of the question cannot be read, or is not in the configuration.
     pub fn answer(&self, snapshot: &Arc<Snapshot>) -> Result<Explanation, String> {
-        let url = Url::parse(&self.url)?;
-        let (snapshot, workload) = if self.labels.is_empty() {
+        let ReadQuery { url, method, headers, labels, address } = self.read()?;
+        let (snapshot, workload) = if labels.is_empty() {
             (Arc::clone(snapshot), workload(snapshot, &self.from)?)
         } else {
-            with_pod(snapshot, &self.from, labels(&self.labels)?)?
+            with_pod(snapshot, &self.from, labels)?
         };
+        Ok(explain(&snapshot, &ExplainRequest { workload, url, method, headers, address }))
+    }
+
+    /// Whether it can be read, whatever the configuration is.
+    ///
+    /// # Errors
+    /// What of it cannot be read.
+    pub fn check(&self) -> Result<(), String> {
+        self.read().map(drop)
+    }
+
+    fn read(&self) -> Result<ReadQuery, String> {
+        split(&self.from)?;
         let address = self.address.as_ref().map(|text| {
             text.parse().map_err(|_| format!("found `{text}`, expected an IP address"))
         });
         let method = self.method.as_deref().unwrap_or("GET");
-        let method = Method::from_bytes(method.as_bytes())
-            .map_err(|_| format!("found `{method}`, expected an HTTP method"))?;
-        let headers = headers(&self.headers)?;
-        let question =
-            ExplainRequest { workload, url, method, headers, address: address.transpose()? };
-        Ok(explain(&snapshot, &question))
+        Ok(ReadQuery {
+            url: Url::parse(&self.url)?,
+            method: Method::from_bytes(method.as_bytes())
+                .map_err(|_| format!("found `{method}`, expected an HTTP method"))?,
+            headers: headers(&self.headers)?,
+            labels: labels(&self.labels)?,
+            address: address.transpose()?,
+        })
     }
 
     /// As the query of a request.
@@ -182,9 +206,14 @@ mod tests {
         let pod = Query { labels: vec!["app=web".into()], ..ask.clone() };
         assert!(pod.answer(&snapshot).is_ok());
         assert!(said(Query { from: "web".into(), ..ask.clone() }).contains("NAMESPACE/WORKLOAD"));
-        assert!(said(Query { labels: vec!["app".into()], ..ask }).contains("key=value"));
+        assert!(said(Query { labels: vec!["app".into()], ..ask.clone() }).contains("key=value"));
         assert!(said(Query { headers: vec!["x".into()], ..pod.clone() }).contains("Name: value"));
         assert!(said(Query { method: Some("G T".into()), ..pod.clone() }).contains("HTTP method"));
-        assert!(said(Query { address: Some("a".into()), ..pod }).contains("IP address"));
+        assert!(said(Query { address: Some("a".into()), ..pod.clone() }).contains("IP address"));
+        // Without a configuration, too, what means the same in each.
+        assert_eq!((pod.check(), ask.check()), (Ok(()), Ok(())));
+        let wrong = Query { url: "htp://a.example".into(), ..pod };
+        assert!(wrong.check().unwrap_err().contains("htp"), "{:?}", wrong.check());
+        assert!(Query { from: "web".into(), ..ask }.check().is_err());
     }
 }

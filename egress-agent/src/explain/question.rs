@@ -151,11 +151,11 @@ pub(super) fn workload(snapshot: &Snapshot, name: &str) -> Result<Arc<Workload>,
     let hint = near.map(|(_, near)| format!(" Did you mean {near}?")).unwrap_or_default();
     Err(format!(
         "mesh.yaml has no workload {name}.{hint} For a pod of a cluster, which is in no file, give its \
-         labels: --labels app=web"
+         labels: --label app=web"
     ))
 }
 
-fn split(name: &str) -> Result<(&str, &str), String> {
+pub(super) fn split(name: &str) -> Result<(&str, &str), String> {
     let parts = name.split_once('/').filter(|(a, b)| !a.is_empty() && !b.is_empty());
     parts.ok_or_else(|| format!("found `{name}`, expected NAMESPACE/WORKLOAD, as in shop/web"))
 }

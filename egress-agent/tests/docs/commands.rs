@@ -4,7 +4,7 @@
 use std::{
     collections::BTreeSet,
     fs,
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
 };
 
 use clap::CommandFactory as _;
@@ -97,6 +97,70 @@ fn what_cannot_be_read_or_asked_has_the_code_of_the_table() {
         assert_eq!(code(&output), *expected, "{args:?}: {said}");
         let is_told = !said.trim().is_empty() || !output.stdout.is_empty();
         assert!(is_told, "{args:?} says nothing");
+    }
+}
+
+/// One line that begins with the same word, and no line of a log with a time. A program that asks for JSON has an
+/// object.
+#[test]
+fn what_is_wrong_is_said_in_one_way() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let absent = dir.path().join("absent");
+    let absent = absent.to_str().expect("UTF-8");
+    let wrong: &[&[&str]] = &[
+        &["check", absent],
+        &["explain", "--from", "shop/web", "https://a.example/", "--control", absent],
+        &["explain", "--from", "shop/web", "htp://a.example/", "--control", absent],
+        &["flows", "--control", absent, "--bpffs", absent],
+        &["suggest", "--control", absent, "--bpffs", absent],
+        &["upgrade", "--control", absent],
+        &["bug-report", "--config", absent, absent],
+        &["certs", "show"],
+        &["reasons", "no_rote"],
+        &["man", "/dev/null"],
+    ];
+    for args in wrong {
+        let output = ran(args);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_ne!(code(&output), 0, "{args:?}: {said}");
+        assert!(said.starts_with("error: "), "{args:?}: {said}");
+        assert!(!said.contains("ERROR") && output.stdout.is_empty(), "{args:?}: {said}");
+    }
+    let json = ran(&["--log-format", "json", "flows", "--control", absent, "--bpffs", absent]);
+    let said: Value = serde_json::from_slice(&json.stderr).expect("an object");
+    assert_eq!(said["level"], "ERROR", "{said}");
+}
+
+/// `| head`: whoever reads may leave at any time.
+#[test]
+fn a_reader_that_leaves_is_no_fault() {
+    let config = root().join("deploy/hosts/config");
+    let config = config.to_str().expect("UTF-8");
+    let outputs: &[&[&str]] = &[
+        &["--help"],
+        &["reasons"],
+        &["reasons", "no_route"],
+        &["version"],
+        &["version", "-o", "json"],
+        &["check", config],
+        &["check", "-o", "json", config],
+        &["explain", "--from", "a/b", "--label", "x=y", "http://a.example/", config],
+        &["explain", "-o", "json", "--from", "a/b", "--label", "x=y", "http://a.example/", config],
+        &["certs", "show", "-o", "json", config],
+        &["probe", "--list"],
+        &["probe", "--list", "-o", "json"],
+        &["doctor"],
+        &["completion", "bash"],
+    ];
+    for args in outputs {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_egress-agent"));
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let output = command.args(*args).stdout(writer).stderr(Stdio::piped()).output();
+        let output = output.expect("the agent");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!said.contains("panicked") && !said.contains("roken pipe"), "{args:?}: {said}");
+        assert!(output.status.code().is_some_and(|code| code < 100), "{args:?}: {output:?}");
     }
 }
 

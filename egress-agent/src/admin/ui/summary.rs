@@ -1,6 +1,6 @@
 //! `/ui/summary`: what is in force, who talks to what, and what is refused most.
 
-use std::{cmp::Reverse, collections::HashMap};
+use std::{cmp::Reverse, collections::HashMap, net::SocketAddr};
 
 use serde_json::{Value, json};
 
@@ -80,9 +80,9 @@ fn workload(flow: &FlowRecord) -> String {
 }
 
 fn destination(flow: &FlowRecord) -> String {
-    let port = flow.destination_port.map(|port| format!(":{port}")).unwrap_or_default();
-    let host = flow.host.clone().or_else(|| flow.destination_address.map(|addr| addr.to_string()));
-    format!("{}{port}", host.unwrap_or_else(|| "?".into()))
+    let port = flow.destination_port.unwrap_or(0);
+    let address = || Some(SocketAddr::new(flow.destination_address?, port).to_string());
+    flow.host_with_port().or_else(address).unwrap_or_else(|| format!("?:{port}"))
 }
 
 /// Requests and connections by workload and service, from the metrics; the most frequent first.

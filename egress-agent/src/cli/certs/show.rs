@@ -369,3 +369,6 @@ impl Certificate {
         writeln!(out, "           valid from {from} to {to}: {left}")
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -171,11 +171,16 @@ fn destination(flow: &FlowRecord) -> String {
         0 => addr.to_string(),
         port => SocketAddr::new(addr, port).to_string(),
     });
-    let host = flow.host.as_deref().map(|host| host.escape_debug().to_string());
+    let host = match address {
+        Some(_) => flow.host.clone(),
+        None => flow.host_with_port(),
+    };
+    let host = host.map(|host| host.escape_debug().to_string());
     match (host, address) {
         (Some(host), Some(address)) => format!("{host} ({address})"),
         (Some(host), None) => host,
         (None, Some(address)) => address,
+        (None, None) if port != 0 => format!("?:{port}"),
         (None, None) => "?".into(),
     }
 }
@@ -219,7 +224,22 @@ mod tests {
             audit: true,
             ..dropped()
         };
-        golden("flows-summary.txt", &text(&[dropped(), redirected(), dropped(), long]));
+        // At a gateway, which does not know what was dialled: each port is one row, and a port is shown once.
+        let at_gateway = |host: Option<&str>, port: u16| FlowRecord {
+            hook: "gateway".into(),
+            host: host.map(Into::into),
+            destination_address: None,
+            destination_port: Some(port),
+            ..dropped()
+        };
+        let named = [
+            at_gateway(Some("www.example.com"), 80),
+            at_gateway(Some("www.example.com"), 443),
+            at_gateway(Some("www.example.com:8080"), 8080),
+            at_gateway(None, 9),
+        ];
+        let all = [dropped(), redirected(), dropped(), long];
+        golden("flows-summary.txt", &text(&[&all[..], &named].concat()));
         golden("flows-summary-empty.txt", &text(&[]));
     }
 

@@ -63,19 +63,36 @@ async fn serve(args: &ProbeArgs) -> anyhow::Result<()> {
         _ = terminate.recv() => {}
     }
     if args.output == Output::Table {
-        let seen = seen.into_inner();
-        if seen.is_empty() {
-            println!("Nothing arrived.");
-        }
-        for (id, names) in seen {
-            println!("probe {id}: {} arrived: {}", names.len(), names.join(", "));
-        }
+        io::stdout().lock().write_all(summary(&seen.into_inner()).as_bytes())?;
     }
     Ok(())
 }
 
+/// What arrived of each probe.
+fn summary(seen: &BTreeMap<String, Vec<String>>) -> String {
+    if seen.is_empty() {
+        return "Nothing arrived.\n".into();
+    }
+    let line = |(id, names): (&String, &Vec<String>)| {
+        format!("probe {id}: {} arrived: {}\n", names.len(), names.join(", "))
+    };
+    seen.iter().map(line).collect()
+}
+
 fn id(id: ProbeId) -> String {
     id.to_string()
+}
+
+fn line(arrival: &Arrival, at: Timestamp) -> Line<'_> {
+    let Arrival { token, from, protocol, port } = arrival;
+    Line {
+        time: at.to_string(),
+        arrived: &token.name,
+        probe: token.id.to_string(),
+        from,
+        protocol,
+        port: *port,
+    }
 }
 
 fn print(output: Output, arrival: &Arrival) -> io::Result<()> {
@@ -88,17 +105,31 @@ fn print(output: Output, arrival: &Arrival) -> io::Result<()> {
             writeln!(out, "arrived: {name} from {from}, {protocol}{port} (probe {id})")?;
         }
         Output::Json => {
-            let line = Line {
-                time: Timestamp::now().to_string(),
-                arrived: &token.name,
-                probe: token.id.to_string(),
-                from,
-                protocol,
-                port: *port,
-            };
-            serde_json::to_writer(&mut out, &line)?;
+            serde_json::to_writer(&mut out, &line(arrival, Timestamp::now()))?;
             writeln!(out)?;
         }
     }
     out.flush()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::super::testing::documented, *};
+    use crate::probe::Token;
+
+    #[test]
+    fn what_arrives_is_written_as_the_reference_says() {
+        let token = Token { id: ProbeId::random(), name: "udp-v4".into() };
+        let from = "192.0.2.1:40000";
+        for port in [Some(7777), None] {
+            let arrival =
+                Arrival { token: token.clone(), from: from.into(), protocol: "UDP".into(), port };
+            let json = serde_json::to_value(line(&arrival, Timestamp::UNIX_EPOCH)).unwrap();
+            documented("probe --canary-server -o json", &json);
+            assert_eq!((&json["arrived"], &json["from"]), (&"udp-v4".into(), &from.into()));
+        }
+        assert_eq!(summary(&BTreeMap::new()), "Nothing arrived.\n");
+        let seen = [("1a2b3c4d".into(), vec!["udp-v4".into(), "tcp-v6".into()])].into();
+        assert_eq!(summary(&seen), "probe 1a2b3c4d: 2 arrived: udp-v4, tcp-v6\n");
+    }
 }

@@ -95,6 +95,7 @@ pub(crate) struct ProbeArgs {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub(super) enum Output {
     /// For people.
+    #[value(alias = "text")]
     Table,
     /// One JSON object; the canary prints one a line.
     Json,

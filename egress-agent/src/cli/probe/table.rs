@@ -16,6 +16,8 @@ const RED: &str = "1;31";
 const YELLOW: &str = "33";
 const DIM: &str = "2";
 const BOLD: &str = "1";
+/// Where the column of the list that says what is tried begins.
+const WHAT: usize = 20 + 11 + 16;
 /// Where the column of details begins.
 const DETAIL: usize = 22 + 16 + 16;
 
@@ -35,8 +37,8 @@ struct Listed {
     kinds: Vec<&'static str>,
 }
 
-/// Prints every attempt.
-pub(super) fn list(output: Output, out: &mut impl Write) -> io::Result<()> {
+/// Prints every attempt; where it is wider than `width`, what is tried goes on below itself.
+pub(super) fn list(output: Output, width: usize, out: &mut impl Write) -> io::Result<()> {
     match output {
         Output::Json => {
             let all: Vec<Listed> = ATTEMPTS.iter().map(listed).collect();
@@ -48,7 +50,8 @@ pub(super) fn list(output: Output, out: &mut impl Write) -> io::Result<()> {
             for attempt in ATTEMPTS {
                 let Listed { name, families, needs, what, kinds: _ } = listed(attempt);
                 let families = families.join(",");
-                writeln!(out, "{name:<20}{families:<11}{needs:<16}{what}")?;
+                let first = format!("{name:<20}{families:<11}{needs:<16}");
+                write!(out, "{}", wrap(what, &first, &" ".repeat(WHAT), width))?;
             }
             Ok(())
         }

@@ -2,7 +2,13 @@ use std::time::Duration;
 
 use clap::Parser as _;
 
-use super::{super::testing::documented, *};
+use super::{
+    super::{
+        testing::{documented, golden},
+        wrap::WIDTH,
+    },
+    *,
+};
 use crate::probe::{Call, cases};
 
 #[derive(clap::Parser, Debug)]
@@ -129,6 +135,48 @@ fn the_table_fits_a_terminal() {
     let below = format!("\n{}socket that was bound\n", " ".repeat(54));
     assert!(text.contains(&below), "{text}");
     assert!(text.contains("connect: EACCES\n"), "{text}");
+}
+
+/// Everything that an attempt can come to, with and without a leak, and the list of all.
+#[test]
+fn the_pages_are_shown_in_80_columns() {
+    let refused = |call, errno| Outcome::Refused { call, errno };
+    let held = vec![
+        refused(Call::Connect, 13),
+        refused(Call::Send, 1),
+        Outcome::NoAnswer(
+            "sent 3 packets by way of a socket that was bound before enforcement".into(),
+        ),
+        Outcome::Intercepted("HTTP/1.1 403 Forbidden, which the canary does not say".into()),
+        Outcome::NotApplicable("it needs CAP_NET_RAW, which this process does not have".into()),
+        Outcome::Error("can't open /proc/self/ns/net: permission denied".into()),
+    ];
+    let leaked = vec![refused(Call::Connect, 13), Outcome::Answered("an answer came back".into())];
+    let settings = settings();
+    let mut out = Vec::new();
+    for (outcomes, allowed) in [
+        (held.clone(), Allowed::NotChecked),
+        (held, Allowed::Fails("192.0.2.2:443: connection refused".into())),
+        (leaked, Allowed::Works("192.0.2.2:443".into())),
+    ] {
+        let reports = reports(outcomes);
+        let summary = Summary { settings: &settings, reports: &reports, allowed: &allowed };
+        summary.text(false, WIDTH, &mut out).unwrap();
+        out.push(b'\n');
+    }
+    // Each run has another number.
+    let text = String::from_utf8(out).unwrap().replace(&settings.id.to_string(), "1a2b3c4d");
+    golden("probe.txt", &text);
+    let mut out = Vec::new();
+    table::list(Output::Table, WIDTH, &mut out).unwrap();
+    let mut json = Vec::new();
+    table::list(Output::Json, WIDTH, &mut json).unwrap();
+    let json: Vec<serde_json::Value> = serde_json::from_slice(&json).unwrap();
+    assert!(json.len() > 50, "{}", json.len());
+    for listed in &json {
+        documented("probe --list -o json", listed);
+    }
+    golden("probe-list.txt", &String::from_utf8(out).unwrap());
 }
 
 #[test]

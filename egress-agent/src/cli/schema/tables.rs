@@ -24,6 +24,17 @@ pub const SCHEMAS: &[Schema] = &[
     Schema { command: "doctor -o json", what: "One object.", fields: DOCTOR },
     Schema { command: "kernel -o json", what: "One object.", fields: KERNEL },
     Schema { command: "probe -o json", what: "One object.", fields: PROBE },
+    Schema {
+        command: "probe --list -o json",
+        what: "One list, whose elements are these objects.",
+        fields: PROBE_LIST,
+    },
+    Schema {
+        command: "probe --canary-server -o json",
+        what: "An object a line, as it arrives.",
+        fields: PROBE_CANARY,
+    },
+    Schema { command: "upgrade -o json", what: "One object.", fields: UPGRADE },
     Schema { command: "version -o json", what: "One object.", fields: VERSION },
 ];
 
@@ -246,7 +257,7 @@ const PROBE: &[Field] = &[
     field("attempts[]", "object", "An attempt."),
     field("attempts[].name", "string", "Its name with its family and port."),
     field("attempts[].attempt", "string", "Its name for `--only`."),
-    field("attempts[].family", "string", "`v4` or `v6`."),
+    field("attempts[].family", "string", "`IPv4` or `IPv6`."),
     field("attempts[].what", "string", "What it does."),
     field("attempts[].kinds", "list", "The kinds of bypass that it is of."),
     field("attempts[].kinds[]", "string", "A kind."),
@@ -260,6 +271,32 @@ const PROBE: &[Field] = &[
     field("attempts[].errno", "string?", "The error, where it was refused."),
     field("attempts[].detail", "string", "The result, in words."),
     field("attempts[].milliseconds", "number", "How long it took."),
+];
+
+const PROBE_LIST: &[Field] = &[
+    field("name", "string", "Its name for `--only`."),
+    field("families", "list", "The families that it is tried in."),
+    field("families[]", "string", "`IPv4` or `IPv6`."),
+    field("needs", "string", "What it takes to try it."),
+    field("what", "string", "What it does."),
+    field("kinds", "list", "The kinds of bypass that it is of."),
+    field("kinds[]", "string", "A kind."),
+];
+
+const PROBE_CANARY: &[Field] = &[
+    field("time", "string", "When it arrived."),
+    field("arrived", "string", "The attempt's name with its family."),
+    field("probe", "string", "The token of the run that it is of."),
+    field("from", "string", "Where it came from."),
+    field("protocol", "string", "By which protocol."),
+    field("port", "number?", "At which port of the canary."),
+];
+
+const UPGRADE: &[Field] = &[
+    field("pid", "number", "The process that has taken over."),
+    field("version", "string", "Its version."),
+    field("replaced", "number", "The process that it has taken over from."),
+    field("drain_seconds", "number", "How long that one may go on with what runs."),
 ];
 
 const VERSION: &[Field] = &[

@@ -70,6 +70,19 @@ impl FlowRecord {
     }
 }
 
+impl FlowRecord {
+    /// The host with the port, which a client may have said itself: `Host: a.example:8080`.
+    #[must_use]
+    pub fn host_with_port(&self) -> Option<String> {
+        let host = self.host.as_deref()?;
+        match self.destination_port.unwrap_or(0) {
+            0 => Some(host.to_owned()),
+            port if host.ends_with(&format!(":{port}")) => Some(host.to_owned()),
+            port => Some(format!("{host}:{port}")),
+        }
+    }
+}
+
 fn source(text: &mut String, flow: &FlowRecord) {
     if let (Some(namespace), Some(workload)) = (&flow.namespace, &flow.workload) {
         push(text, format_args!("{namespace}/{workload}"));
@@ -95,13 +108,7 @@ fn destination(text: &mut String, flow: &FlowRecord) {
                 push(text, format_args!(" ({host})"));
             }
         }
-        (None, Some(host)) => {
-            text.push_str(host);
-            // An authority may have it already.
-            if port != 0 && !host.ends_with(&format!(":{port}")) {
-                push(text, format_args!(":{port}"));
-            }
-        }
+        (None, Some(_)) => text.push_str(&flow.host_with_port().unwrap_or_default()),
         (None, None) if port != 0 => push(text, format_args!("?:{port}")),
         (None, None) => text.push('?'),
     }

@@ -103,6 +103,11 @@ fn http_is_meant_in_every_version_and_tcp_carries_it() {
         ("HTTP/2.0", "http", true),
         ("HTTP/2.0", "HTTP/2.0", true),
         ("HTTP/1.1", "HTTP/2.0", false),
+        ("HTTP/2.0", "http/2", true),
+        ("ICMPv6", "icmpv6", true),
+        ("UDP-Lite", "udp-lite", true),
+        ("protocol 253", "protocol 253", true),
+        ("ethertype 0x88cc", "ethertype 0x88cc", true),
         ("TLS", "http", false),
         ("TLS", "tcp", true),
         ("HTTP/1.1", "tcp", true),
@@ -156,6 +161,10 @@ fn typos_are_answered_with_the_nearest() {
         (["--until", "yesterday"], "2026-11-29T12:00:00Z"),
         (["--pod", "a/b/c"], "NAMESPACE/NAME"),
         (["--protocl", "tcp"], "--protocol"),
+        (["--protocol", "tpc"], "did you mean tcp?"),
+        (["--protocol", "sctp6"], "did you mean sctp?"),
+        (["--protocol", "everything"], "expected tcp, udp"),
+        (["--protocol", "protocol x"], "expected tcp, udp"),
     ] {
         let error = filter(&args).unwrap_err();
         assert!(error.contains(nearest), "{args:?}: {error}");

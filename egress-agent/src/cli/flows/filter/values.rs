@@ -109,14 +109,33 @@ impl FromStr for Protocol {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let known =
-            |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'/' | b'.' | b'-' | b'_' | b' ');
-        if text.is_empty() || !text.bytes().all(known) {
-            return Err(format!("found `{text}`, expected tcp, udp, icmp, tls or http"));
+        let name = match text.to_ascii_uppercase() {
+            // As people write it.
+            name if name == "HTTP/2" => "HTTP/2.0".into(),
+            name => name,
+        };
+        // Those that have no name have a number.
+        let is_numbered = ["PROTOCOL ", "ETHERTYPE 0X"].iter().any(|kind| {
+            name.strip_prefix(kind).is_some_and(|number| {
+                !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_hexdigit())
+            })
+        });
+        if PROTOCOLS.contains(&&*name) || is_numbered {
+            return Ok(Self(name));
         }
-        Ok(Self(text.to_ascii_uppercase()))
+        let like = |known: &&&str| strsim::damerau_levenshtein(&name, known);
+        let near = PROTOCOLS.iter().min_by_key(like).filter(|near| like(near) < 2);
+        let hint = near.map(|near| format!("; did you mean {}?", near.to_ascii_lowercase()));
+        let hint = hint.unwrap_or_default();
+        Err(format!("found `{text}`, expected tcp, udp, icmp, icmpv6, tls or http{hint}"))
     }
 }
+
+/// The names of protocols that flows have, and `HTTP` for all of its versions.
+const PROTOCOLS: [&str; 18] = [
+    "TCP", "UDP", "ICMP", "ICMPV6", "TLS", "HTTP", "HTTP/1.0", "HTTP/1.1", "HTTP/2.0", "ARP",
+    "DCCP", "ESP", "GRE", "IGMP", "IPIP", "SCTP", "SIT", "UDP-LITE",
+];
 
 impl Protocol {
     /// HTTP is meant in every version, and TCP carries TLS and HTTP.
