@@ -263,6 +263,8 @@ mod tests {
     fn other_tools_words_are_understood() {
         for words in [
             &["observe", "--verdict", "dropped"][..],
+            &["observe", "-o", "jsonpb"],
+            &["observe", "-o", "compact", "--since", "1h30m", "--last", "5"],
             &["analyze", "a.yaml"],
             &["describe", "--from", "shop/web", "https://a.example/"],
         ] {
