@@ -34,7 +34,7 @@ pub use credential::{
 };
 pub use credentials::{CredentialState, Credentials, Unusable};
 pub use error::TlsError;
-pub use origin::Originator;
+pub use origin::{ClientHandshake, Originator};
 pub use revocable::{PeerEnded, RevocableStream, RevocationSignal};
 #[cfg(test)]
 pub(crate) use workload_api::testing as workload_api_testing;

@@ -25,8 +25,8 @@ use crate::{
     net::{InFlight, Lease, Meter, Peer, RelayIo, RelayOutcome, Upstream, relay},
     policy::{Cluster, EgressAddresses, GatewayPolicy, KeyGroup, TcpRoute},
     telemetry::{ClusterStats, ConnectionGuard, EndpointGuard, ResponseFlag},
-    tls::{Alpn, PeerEnded, TlsError, basic_authorization, negotiated_group},
-    types::Host,
+    tls::{Alpn, ClientHandshake, PeerEnded, TlsError, basic_authorization, negotiated_group},
+    types::{Host, UpstreamAddr},
 };
 
 /// A connection with both ends, ready to be relayed.
@@ -157,6 +157,18 @@ async fn connect(
     stats: &Arc<ClusterStats>,
     record: &mut Record,
 ) -> Result<(Transport, ConnectionGuards), Reason> {
+    let unready = |record: &mut Record, unready: Unready| {
+        let reason = unready.reason();
+        worker.telemetry.stats.denied(reason);
+        record.flags.set(ResponseFlag::UpstreamConnectionFailure);
+        record.reason = Some(reason);
+        record.failure = Some(unready.to_string());
+        reason
+    };
+    let preparations = match Preparations::of(worker, cluster, host).await {
+        Ok(preparations) => preparations,
+        Err(error) => return Err(unready(record, error)),
+    };
     let dialled = worker.dial(policy, (cluster, host), from, downstream, stats).await;
     let dialled = dialled.map_err(|error| {
         record.dial_failed(worker, stats, &error);
@@ -171,24 +183,17 @@ async fn connect(
         connection: stats.connection(),
         _endpoint: stats.endpoint(addr).connection(),
     };
-    let by_addr = Host::Ip(addr.ip());
-    let host = host.unwrap_or(&by_addr);
-    match ready(worker, cluster, host, downstream, stream, stats, record).await {
+    match preparations.used_on((stream, addr), worker, cluster, downstream, stats, record).await {
         Ok(transport) => Ok((transport, held)),
-        Err(unready) => {
-            let reason = unready.reason();
+        Err(error) => {
             stats.inc_upstream_cx_connect_fail();
             held.lease.report(false);
-            worker.telemetry.stats.denied(reason);
-            record.flags.set(ResponseFlag::UpstreamConnectionFailure);
-            record.reason = Some(reason);
-            record.failure = Some(unready.to_string());
-            Err(reason)
+            Err(unready(record, error))
         }
     }
 }
 
-/// Why a connection that stands can't be used.
+/// Why there is no connection that can be used, although one stands or nothing hinders it.
 #[derive(Debug, Error)]
 enum Unready {
     #[error("{0}")]
@@ -206,48 +211,66 @@ impl Unready {
     }
 }
 
-/// The connection once everything was said that comes before the application's bytes: the header of the
-/// PROXY protocol, TLS, and the question to a proxy.
-async fn ready(
-    worker: &Worker,
-    cluster: &Cluster,
-    host: &Host,
-    downstream: &Downstream,
-    mut stream: TcpStream,
-    stats: &ClusterStats,
-    record: &mut Record,
-) -> Result<Transport, Unready> {
-    if let Some(version) = cluster.proxy_protocol {
-        let header = proxy_header(version, downstream.peer.0, downstream.local.0);
-        stream.write_all(&header).await?;
-    }
-    let mut transport = match &cluster.tls {
-        None => Transport::Plain(stream),
-        Some(tls) => {
-            let deadline = Instant::now() + worker.limits.tls_handshake;
-            let stream = worker.originator.connect(tls, host, Alpn::None, stream, deadline).await;
-            let stream = stream.map_err(|error| {
-                stats.inc_ssl_connection_error();
-                Unready::Tls(error)
-            })?;
-            stats.inc_ssl_handshake();
-            record.upstream_tls_group = negotiated_group(stream.get_ref().1).map(KeyGroup::name);
-            Transport::Originated(Box::new(stream))
-        }
-    };
-    if let Some(target) = &cluster.connect {
-        let authorization = match &target.credential {
-            Some(name) => Some(basic_authorization(worker.originator.credentials(), name).await?),
+/// What is read before anybody is dialled.
+struct Preparations {
+    tls: Option<ClientHandshake>,
+    /// `Proxy-Authorization`.
+    authorization: Option<String>,
+}
+
+impl Preparations {
+    async fn of(worker: &Worker, cluster: &Cluster, host: Option<&Host>) -> Result<Self, Unready> {
+        let originator = &worker.originator;
+        let tls = cluster.tls.as_ref().map(|tls| originator.prepare(tls, host, Alpn::None));
+        let tls = tls.transpose().map_err(Unready::Tls)?;
+        let credential = cluster.connect.as_ref().and_then(|target| target.credential.as_ref());
+        let authorization = match credential {
+            Some(name) => Some(basic_authorization(originator.credentials(), name).await?),
             None => None,
         };
-        let asking = ask_proxy(&mut transport, target, authorization.as_deref());
-        let asking = timeout(cluster.pool.connect_timeout, asking);
-        let late = || io::Error::new(io::ErrorKind::TimedOut, "the proxy did not answer in time");
-        if let Some(framing) = asking.await.unwrap_or_else(|_| Err(late()))? {
-            transport = Transport::Posted(Box::new(PostTunnel::new(transport, framing)));
-        }
+        Ok(Self { tls, authorization })
     }
-    Ok(transport)
+
+    /// The connection once everything was said that comes before the application's bytes: the header of
+    /// the PROXY protocol, TLS, and the question to a proxy.
+    async fn used_on(
+        self,
+        (mut stream, addr): (TcpStream, UpstreamAddr),
+        worker: &Worker,
+        cluster: &Cluster,
+        downstream: &Downstream,
+        stats: &ClusterStats,
+        record: &mut Record,
+    ) -> Result<Transport, Unready> {
+        if let Some(version) = cluster.proxy_protocol {
+            let header = proxy_header(version, downstream.peer.0, downstream.local.0);
+            stream.write_all(&header).await?;
+        }
+        let mut transport = match self.tls {
+            None => Transport::Plain(stream),
+            Some(handshake) => {
+                let deadline = Instant::now() + worker.limits.tls_handshake;
+                let stream = handshake.run(stream, addr, deadline).await.map_err(|error| {
+                    stats.inc_ssl_connection_error();
+                    Unready::Tls(error)
+                })?;
+                stats.inc_ssl_handshake();
+                let group = negotiated_group(stream.get_ref().1);
+                record.upstream_tls_group = group.map(KeyGroup::name);
+                Transport::Originated(Box::new(stream))
+            }
+        };
+        if let Some(target) = &cluster.connect {
+            let asking = ask_proxy(&mut transport, target, self.authorization.as_deref());
+            let asking = timeout(cluster.pool.connect_timeout, asking);
+            let late =
+                || io::Error::new(io::ErrorKind::TimedOut, "the proxy did not answer in time");
+            if let Some(framing) = asking.await.unwrap_or_else(|_| Err(late()))? {
+                transport = Transport::Posted(Box::new(PostTunnel::new(transport, framing)));
+            }
+        }
+        Ok(transport)
+    }
 }
 
 /// Counts bytes where they show up at once.

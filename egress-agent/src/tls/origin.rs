@@ -24,7 +24,7 @@ use crate::{
     net::RelayIo,
     policy::ClientTls,
     telemetry::{TlsPeer, count_handshake},
-    types::Host,
+    types::{Host, UpstreamAddr},
 };
 
 /// How long files are taken for unchanged.
@@ -69,32 +69,21 @@ impl Originator {
         self.credentials.as_ref()
     }
 
-    /// Handshakes on `stream` as the client. The verified name is the rule's SNI or, without one,
-    /// `host`; an IP address is verified too, but not sent as SNI (RFC 6066 §3).
+    /// Reads what the rule asks for, so that no upstream is dialled where that can't be had. The verified name
+    /// is the rule's SNI or, without one, `host`, or the address that is dialled. An address is not sent as SNI
+    /// (RFC 6066 §3).
     ///
     /// # Errors
-    /// [`TlsError`]; the stream is gone then, and nothing of the caller's was sent on it.
-    pub async fn connect(
+    /// [`TlsError`].
+    pub fn prepare(
         &self,
         tls: &ClientTls,
-        host: &Host,
+        host: Option<&Host>,
         alpn: Alpn,
-        stream: TcpStream,
-        deadline: Instant,
-    ) -> Result<TlsStream<TcpStream>, TlsError> {
-        let host = tls.sni.as_ref().unwrap_or(host);
-        let name = server_name(host)?;
+    ) -> Result<ClientHandshake, TlsError> {
+        let verified = tls.sni.as_ref().or(host).map(verified).transpose()?;
         let connector = TlsConnector::from(self.config(tls, alpn)?);
-        match timeout_at(deadline, connector.connect(name, stream)).await {
-            Ok(Ok(stream)) => {
-                if let Some(group) = negotiated_group(stream.get_ref().1) {
-                    count_handshake(TlsPeer::Upstream, group);
-                }
-                Ok(stream)
-            }
-            Ok(Err(error)) => Err(TlsError::from_io(&error, host)),
-            Err(_) => Err(TlsError::Timeout { host: host.to_string() }),
-        }
+        Ok(ClientHandshake { connector, verified })
     }
 
     /// The configuration for this rule, read again if its files changed.
@@ -121,6 +110,46 @@ impl Originator {
         cache.entry(tls.clone()).or_default().insert(alpn, cached);
         Ok(config)
     }
+}
+
+/// A handshake that only lacks a connection.
+pub struct ClientHandshake {
+    connector: TlsConnector,
+    /// `None` for the address that is dialled.
+    verified: Option<(ServerName<'static>, Host)>,
+}
+
+impl ClientHandshake {
+    /// Handshakes on `stream`, which leads to `addr`, as the client.
+    ///
+    /// # Errors
+    /// [`TlsError`]; the stream is gone then, and nothing of the caller's was sent on it.
+    pub async fn run(
+        self,
+        stream: TcpStream,
+        addr: UpstreamAddr,
+        deadline: Instant,
+    ) -> Result<TlsStream<TcpStream>, TlsError> {
+        let (name, host) = match self.verified {
+            Some(verified) => verified,
+            None => verified(&Host::Ip(addr.ip()))?,
+        };
+        match timeout_at(deadline, self.connector.connect(name, stream)).await {
+            Ok(Ok(stream)) => {
+                if let Some(group) = negotiated_group(stream.get_ref().1) {
+                    count_handshake(TlsPeer::Upstream, group);
+                }
+                Ok(stream)
+            }
+            Ok(Err(error)) => Err(TlsError::from_io(&error, &host)),
+            Err(_) => Err(TlsError::Timeout { host: host.to_string() }),
+        }
+    }
+}
+
+/// The name that a certificate has to be for, with what messages call it.
+fn verified(host: &Host) -> Result<(ServerName<'static>, Host), TlsError> {
+    Ok((server_name(host)?, host.clone()))
 }
 
 fn server_name(host: &Host) -> Result<ServerName<'static>, TlsError> {

@@ -38,7 +38,8 @@ pub(super) async fn plan(
 }
 
 /// Dials, starts TLS if the cluster asks for it, and settles on a version. With TLS nothing of the
-/// request is sent before the certificate was verified.
+/// request is sent before the certificate was verified, and nobody is dialled as long as what the rule
+/// asks for is not there.
 ///
 /// # Errors
 /// [`Failure`]; nothing of the request was sent.
@@ -51,6 +52,13 @@ pub(super) async fn connect(
     stats: &Arc<ClusterStats>,
 ) -> Result<Outbound, Failure> {
     let Key { cluster, host, version, client, from: _ } = key;
+    let alpn = match version {
+        Version::Http2 => Alpn::Http2,
+        Version::Offered => Alpn::Auto,
+        Version::Http1 => Alpn::Http1,
+    };
+    let prepared = cluster.tls.as_ref().map(|tls| worker.originator.prepare(tls, Some(host), alpn));
+    let prepared = prepared.transpose().map_err(|error| Failure::Tls { error, addr: None })?;
     let dialled = worker.connect(cluster, plan, &owner, patience, stats).await;
     let dialled = dialled.map_err(|error| failed(error, stats))?;
     let Upstream { mut stream, addr, local, lease, in_flight: _, failed_attempts: _ } = dialled;
@@ -60,16 +68,11 @@ pub(super) async fn connect(
         stream.write_all(&header).await.map_err(|error| Failure::Reset(error.to_string()))?;
     }
     let mut http2 = *version == Version::Http2;
-    let io = match &cluster.tls {
+    let io = match prepared {
         None => UpstreamIo::Plain(stream),
-        Some(tls) => {
-            let alpn = match version {
-                Version::Http2 => Alpn::Http2,
-                Version::Offered => Alpn::Auto,
-                Version::Http1 => Alpn::Http1,
-            };
+        Some(prepared) => {
             let deadline = Instant::now() + worker.limits.tls_handshake;
-            match worker.originator.connect(tls, host, alpn, stream, deadline).await {
+            match prepared.run(stream, addr, deadline).await {
                 Ok(stream) => {
                     stats.inc_ssl_handshake();
                     link.tls_group = negotiated_group(stream.get_ref().1).map(KeyGroup::name);
@@ -87,7 +90,7 @@ pub(super) async fn connect(
                     stats.inc_upstream_cx_connect_fail();
                     link.endpoint.inc_cx_connect_fail();
                     link.lease.report(false);
-                    return Err(Failure::Tls { error, addr });
+                    return Err(Failure::Tls { error, addr: Some(addr) });
                 }
             }
         }

@@ -52,9 +52,9 @@ pub(super) enum Failure {
     /// No connection.
     #[error("{0}")]
     Dial(DialError),
-    /// No TLS.
+    /// No TLS. Without an address nobody was dialled: what the rule asks for is not there.
     #[error("{error}")]
-    Tls { error: TlsError, addr: UpstreamAddr },
+    Tls { error: TlsError, addr: Option<UpstreamAddr> },
     /// HTTP/2 was needed, and the upstream doesn't speak it.
     #[error("{host} does not speak HTTP/2: {why}")]
     NotHttp2 { host: Host, addr: UpstreamAddr, why: String },
@@ -271,7 +271,8 @@ impl Failure {
     pub(super) fn upstream(&self) -> Option<UpstreamAddr> {
         match self {
             Self::Dial(error) => error.upstream(),
-            Self::Tls { addr, .. } | Self::NotHttp2 { addr, .. } => Some(*addr),
+            Self::Tls { addr, .. } => *addr,
+            Self::NotHttp2 { addr, .. } => Some(*addr),
             Self::Bad(_)
             | Self::HeadTimeout
             | Self::Denied(_)

@@ -1,4 +1,8 @@
-use std::{fs, path::Path};
+use std::{
+    fs,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::Path,
+};
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, CustomExtension, DnType,
@@ -20,6 +24,9 @@ use tokio_rustls::TlsAcceptor;
 
 use super::*;
 use crate::policy::{ClientTlsMode, KeyGroup, KeyGroups};
+
+/// Only counts where a rule names no host.
+const UNUSED: UpstreamAddr = UpstreamAddr(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9));
 
 const SECRET: &[u8] = b"only for the right one";
 
@@ -130,6 +137,15 @@ fn soon() -> Instant {
     Instant::now() + Duration::from_secs(20)
 }
 
+async fn handshake(
+    originator: &Originator,
+    tls: &ClientTls,
+    host: &Host,
+    stream: TcpStream,
+) -> Result<TlsStream<TcpStream>, TlsError> {
+    originator.prepare(tls, Some(host), Alpn::Auto)?.run(stream, UNUSED, soon()).await
+}
+
 /// One origination: what came of it, and what the server saw.
 async fn attempt(
     originator: &Originator,
@@ -139,7 +155,7 @@ async fn attempt(
 ) -> Result<Seen, TlsError> {
     let (stream, server) = serve(config).await;
     let host = Host::parse(host).unwrap();
-    match originator.connect(tls, &host, Alpn::Auto, stream, soon()).await {
+    match handshake(originator, tls, &host, stream).await {
         Ok(mut stream) => {
             assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"http/1.1"[..]));
             stream.write_all(SECRET).await.unwrap();
@@ -317,7 +333,7 @@ async fn a_client_certificate_is_shown_and_read_again_when_it_changes() {
     // TLS 1.3 lets the client finish first: the refusal comes with the first read.
     let (stream, server) = serve(&config).await;
     let host = Host::parse("a.example").unwrap();
-    if let Ok(mut stream) = originator.connect(&tls, &host, Alpn::Auto, stream, soon()).await {
+    if let Ok(mut stream) = handshake(&originator, &tls, &host, stream).await {
         let error = stream.read(&mut [0; 8]).await.unwrap_err();
         let error = TlsError::from_io(&error, &host);
         assert!(error.to_string().contains("client certificate"), "{error}");
@@ -325,7 +341,7 @@ async fn a_client_certificate_is_shown_and_read_again_when_it_changes() {
     assert!(server.await.unwrap().is_none());
     // And without any.
     let (stream, server) = serve(&config).await;
-    if let Ok(mut stream) = originator.connect(&simple(), &host, Alpn::Auto, stream, soon()).await {
+    if let Ok(mut stream) = handshake(&originator, &simple(), &host, stream).await {
         let error = stream.read(&mut [0; 8]).await.unwrap_err();
         let error = TlsError::from_io(&error, &host);
         assert!(error.to_string().contains("it wants a client certificate"), "{error}");
@@ -453,7 +469,7 @@ async fn upstreams_that_answer_something_else() {
         ),
     ] {
         let (stream, server) = answering(bytes).await;
-        let result = originator.connect(&simple(), &host, Alpn::Http1, stream, soon()).await;
+        let result = handshake(&originator, &simple(), &host, stream).await;
         assert_eq!(result.err().map(|error| error.to_string()).as_deref(), Some(sentence));
         let sent = server.await.unwrap();
         assert_eq!(sent[0], 22, "the first bytes are a handshake record");
@@ -466,8 +482,8 @@ async fn a_silent_upstream_is_given_up_in_time() {
     let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     let host = Host::parse("a.example").unwrap();
     let deadline = Instant::now() + Duration::from_millis(30);
-    let result =
-        trusting(&ca("root")).connect(&simple(), &host, Alpn::Auto, stream, deadline).await;
+    let prepared = trusting(&ca("root")).prepare(&simple(), Some(&host), Alpn::Auto).unwrap();
+    let result = prepared.run(stream, UNUSED, deadline).await;
     assert_eq!(result.err(), Some(TlsError::Timeout { host: "a.example".into() }));
 }
 
@@ -486,8 +502,8 @@ async fn settle(tls: &ClientTls, groups: &[KeyGroup]) -> Result<(KeyGroup, bool)
     let (client, server) = serve(&Arc::new(config)).await;
     let originator = Originator::new(TrustRoots::new(roots(&ca)));
     let host = Host::parse("a.example").unwrap();
-    let deadline = Instant::now() + Duration::from_secs(20);
-    let stream = originator.connect(tls, &host, Alpn::Http1, client, deadline).await;
+    let stream =
+        originator.prepare(tls, Some(&host), Alpn::Http1)?.run(client, UNUSED, soon()).await;
     let outcome = stream.map(|stream| {
         let tls = stream.get_ref().1;
         let again = tls.handshake_kind() == Some(rustls::HandshakeKind::FullWithHelloRetryRequest);

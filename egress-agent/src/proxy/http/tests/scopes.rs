@@ -53,6 +53,30 @@ fn tls_that_cannot_be_had_is_no_clear_text() {
     });
 }
 
+/// A rule whose roots are missing dials nobody, and counts nothing against the upstream.
+#[test]
+fn tls_without_its_files_dials_nobody() {
+    local(async {
+        let (addr, seen) = answering(OK).await;
+        let setup = Setup::new().origination(HOST, addr, ", caCertificates: /nowhere/ca.pem");
+        let gateway = setup.http("plain.example", addr).start().await;
+        let answer = gateway.get(HOST).await;
+        assert_eq!(answer.status, 503);
+        assert!(answer.text().contains("/nowhere/ca.pem: the file does not exist"));
+        let log = gateway.log(1).await;
+        assert_eq!(log[0]["reason"], "tls_policy_unavailable");
+        assert_eq!(log[0]["response_flags"], "UF");
+        assert_eq!(log[0]["upstream_host"], serde_json::Value::Null);
+        let cluster = format!("outbound|80||{HOST}");
+        for counter in [ClusterCounter::CxConnectFail, ClusterCounter::CxTotal] {
+            assert_eq!(gateway.cluster(&cluster, counter), 0, "{counter:?}");
+        }
+        // Connections are accepted in their order, so an earlier one would be seen.
+        assert_eq!(gateway.get("plain.example").await.text(), "hello");
+        assert_eq!(seen.connections.get(), 1);
+    });
+}
+
 #[test]
 fn what_no_rule_matches_is_not_found_and_an_unknown_host_is_forbidden() {
     local(async {
