@@ -15,8 +15,8 @@ use crate::{
     policy::KeyGroup,
     telemetry::{
         ADMIN_ENDPOINTS, AdminRefusal, ClusterCounter, DURATION_BUCKETS, LimitStats, LineFate,
-        Normalized, RequestProtocol, Resource, Series, Telemetry, TlsPeer, UnwrittenLines,
-        handshakes, normalized, panics,
+        Normalized, Resource, Series, Telemetry, TlsPeer, UnwrittenLines, handshakes, normalized,
+        panics,
     },
 };
 
@@ -166,17 +166,18 @@ fn clusters(telemetry: &Telemetry, out: &mut Exposition) -> fmt::Result {
 
 fn series(telemetry: &Telemetry, out: &mut Exposition) -> fmt::Result {
     let all = telemetry.stats.series();
-    let of = |protocol: RequestProtocol| {
-        all.iter().map(|series| &**series).filter(move |series| series.key().protocol == protocol)
+    let of = |requests: bool| {
+        let is = move |series: &&Series| series.key().protocol.has_requests() == requests;
+        all.iter().map(|series| &**series).filter(is)
     };
     let count = |series: &Series| series.durations()[DURATION_BUCKETS.len()];
     out.family("istio_requests_total", "counter", "HTTP requests.")?;
-    for series in of(RequestProtocol::Http) {
+    for series in of(true) {
         out.labelled("istio_requests_total", &istio_labels(series), count(series))?;
     }
     let name = "istio_request_duration_milliseconds";
     out.family(name, "histogram", "From the request's first byte to the response's last.")?;
-    for series in of(RequestProtocol::Http) {
+    for series in of(true) {
         let labels = istio_labels(series);
         let durations = series.durations();
         for (bound, below) in DURATION_BUCKETS.iter().zip(durations) {
@@ -197,7 +198,7 @@ fn series(telemetry: &Telemetry, out: &mut Exposition) -> fmt::Result {
     ];
     for (name, help, value) in tcp {
         out.family(name, "counter", help)?;
-        for series in of(RequestProtocol::Tcp) {
+        for series in of(false) {
             out.labelled(name, &istio_labels(series), value(series))?;
         }
     }
@@ -213,6 +214,7 @@ fn istio_labels(series: &Series) -> String {
     let service = host.unwrap_or("unknown");
     let service_name = host.or(key.cluster).unwrap_or("unknown");
     let code = key.response_code.to_string();
+    let grpc = key.grpc_status.map(|status| status.to_string());
     let flags = key.response_flags.to_string();
     let mut labels = Exposition::default();
     let mut all = vec![
@@ -228,8 +230,11 @@ fn istio_labels(series: &Series) -> String {
         ("destination_service_namespace", "unknown"),
         ("request_protocol", key.protocol.name()),
     ];
-    if key.protocol == RequestProtocol::Http {
+    if key.protocol.has_requests() {
         all.push(("response_code", &code));
+    }
+    if let Some(status) = &grpc {
+        all.push(("grpc_response_status", status));
     }
     let security = if key.principal.is_some() { "mutual_tls" } else { "unknown" };
     all.extend([("response_flags", flags.as_str()), ("connection_security_policy", security)]);

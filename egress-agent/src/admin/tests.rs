@@ -79,6 +79,12 @@ pub(super) fn telemetry() -> Telemetry {
     stats.connection_opened(Some(&workload()), None, &cnn());
     telemetry.connection_finished(&entry());
     telemetry.request_finished(&entry());
+    for grpc_status in [0, 0, 14, 77] {
+        let grpc_status = Some(grpc_status);
+        telemetry.request_finished(&AccessLogEntry { is_grpc: true, grpc_status, ..entry() });
+    }
+    // What happens to be in an answer of another kind.
+    telemetry.request_finished(&AccessLogEntry { grpc_status: Some(5), ..entry() });
     stats.denied(Reason::HostNotInRegistry);
     drop(stats.black_hole().request());
     stats.black_hole().response(StatusCode::FORBIDDEN);
@@ -295,6 +301,12 @@ fn prometheus_has_envoys_and_istios_names() {
         "{labels}request_protocol=\"http\",response_code=\"200\",response_flags=\"-\",\
          connection_security_policy=\"unknown\""
     );
+    let grpc = |status: &str| {
+        format!(
+            "istio_requests_total{{{labels}request_protocol=\"grpc\",response_code=\"200\",{status}\
+             response_flags=\"-\",connection_security_policy=\"unknown\"}}"
+        )
+    };
     let tcp = format!(
         "{labels}request_protocol=\"tcp\",response_flags=\"-\",\
          connection_security_policy=\"unknown\""
@@ -307,16 +319,20 @@ fn prometheus_has_envoys_and_istios_names() {
         "envoy_cluster_ssl_handshake{cluster_name=\"outbound|443||edition.cnn.com\"} 0",
         "envoy_cluster_membership_healthy{cluster_name=\"outbound|443||edition.cnn.com\"} 1",
         "# TYPE istio_requests_total counter",
-        &format!("istio_requests_total{{{http}}} 1"),
+        &format!("istio_requests_total{{{http}}} 2"),
+        &format!("{} 2", grpc("grpc_response_status=\"0\",")),
+        &format!("{} 1", grpc("grpc_response_status=\"14\",")),
+        // No status of gRPC's.
+        &format!("{} 1", grpc("")),
         &format!("istio_tcp_connections_opened_total{{{tcp}}} 1"),
         &format!("istio_tcp_connections_closed_total{{{tcp}}} 1"),
         &format!("istio_tcp_received_bytes_total{{{tcp}}} 700"),
         &format!("istio_tcp_sent_bytes_total{{{tcp}}} 90000"),
         &format!("istio_request_duration_milliseconds_bucket{{{http},le=\"10\"}} 0"),
-        &format!("istio_request_duration_milliseconds_bucket{{{http},le=\"25\"}} 1"),
-        &format!("istio_request_duration_milliseconds_bucket{{{http},le=\"+Inf\"}} 1"),
-        &format!("istio_request_duration_milliseconds_sum{{{http}}} 20.000"),
-        &format!("istio_request_duration_milliseconds_count{{{http}}} 1"),
+        &format!("istio_request_duration_milliseconds_bucket{{{http},le=\"25\"}} 2"),
+        &format!("istio_request_duration_milliseconds_bucket{{{http},le=\"+Inf\"}} 2"),
+        &format!("istio_request_duration_milliseconds_sum{{{http}}} 40.000"),
+        &format!("istio_request_duration_milliseconds_count{{{http}}} 2"),
         "egress_denied_total{reason=\"host_not_in_registry\"} 1",
         "egress_denied_total{reason=\"no_healthy_upstream\"} 0",
         "egress_ready 1",

@@ -160,6 +160,8 @@ pub struct AccessLogEntry {
     pub request_id: Option<Text>,
     /// `%RESPONSE_CODE%`; 0 where there was none.
     pub response_code: u16,
+    /// Whether the request is of gRPC.
+    pub is_grpc: bool,
     /// `%GRPC_STATUS%`: of an answer to a request of gRPC.
     pub grpc_status: Option<u8>,
     /// `%RESPONSE_FLAGS%`.
@@ -230,6 +232,7 @@ impl AccessLogEntry {
             forwarded_for: None,
             request_id: None,
             response_code: 0,
+            is_grpc: false,
             grpc_status: None,
             response_flags: ResponseFlags::default(),
             response_code_details: None,

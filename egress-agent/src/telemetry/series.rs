@@ -20,6 +20,9 @@ use crate::{
     types::{DownstreamTls, Workload},
 };
 
+/// The highest status of gRPC. An upstream may send any number, and each would be a series.
+const UNAUTHENTICATED: u8 = 16;
+
 /// What tells one series from another.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct SeriesKey<'a> {
@@ -33,6 +36,8 @@ pub struct SeriesKey<'a> {
     pub protocol: RequestProtocol,
     /// `response_code`; 0 for TCP.
     pub response_code: u16,
+    /// `grpc_response_status`: of gRPC alone, and only a status that gRPC knows.
+    pub grpc_status: Option<u8>,
     /// `response_flags`.
     pub response_flags: ResponseFlags,
 }
@@ -42,16 +47,28 @@ pub struct SeriesKey<'a> {
 pub enum RequestProtocol {
     /// HTTP of any version.
     Http,
+    /// gRPC over it.
+    Grpc,
     /// TCP and TLS passthrough.
     Tcp,
 }
 
 impl RequestProtocol {
+    /// Whether requests are counted, and not connections.
+    #[must_use]
+    pub const fn has_requests(self) -> bool {
+        match self {
+            Self::Http | Self::Grpc => true,
+            Self::Tcp => false,
+        }
+    }
+
     /// The label's value.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Http => "http",
+            Self::Grpc => "grpc",
             Self::Tcp => "tcp",
         }
     }
@@ -63,8 +80,9 @@ impl<'a> SeriesKey<'a> {
             source: entry.workload.as_deref().map(source),
             principal: entry.downstream_tls.as_deref().and_then(DownstreamTls::principal_name),
             cluster: entry.upstream_cluster.as_ref().map(|name| &*name.0),
-            protocol: RequestProtocol::Http,
+            protocol: if entry.is_grpc { RequestProtocol::Grpc } else { RequestProtocol::Http },
             response_code: entry.response_code,
+            grpc_status: entry.grpc_status.filter(|code| entry.is_grpc && *code <= UNAUTHENTICATED),
             response_flags: entry.response_flags,
         }
     }
@@ -80,12 +98,14 @@ impl<'a> SeriesKey<'a> {
             cluster: Some(&cluster.0),
             protocol: RequestProtocol::Tcp,
             response_code: 0,
+            grpc_status: None,
             response_flags: ResponseFlags::default(),
         }
     }
 
     pub(super) fn closed(entry: &'a AccessLogEntry) -> Self {
-        Self { protocol: RequestProtocol::Tcp, response_code: 0, ..Self::request(entry) }
+        let protocol = RequestProtocol::Tcp;
+        Self { protocol, response_code: 0, grpc_status: None, ..Self::request(entry) }
     }
 
     /// What is counted here once there are too many series.
@@ -138,6 +158,7 @@ pub struct Series {
     cluster: Option<Box<str>>,
     protocol: RequestProtocol,
     response_code: u16,
+    grpc_status: Option<u8>,
     response_flags: ResponseFlags,
     counters: Counters<CELLS>,
 }
@@ -150,6 +171,7 @@ impl Series {
             cluster: key.cluster.map(Into::into),
             protocol: key.protocol,
             response_code: key.response_code,
+            grpc_status: key.grpc_status,
             response_flags: key.response_flags,
             counters: Counters::new(),
         }
@@ -164,6 +186,7 @@ impl Series {
             cluster: self.cluster.as_deref(),
             protocol: self.protocol,
             response_code: self.response_code,
+            grpc_status: self.grpc_status,
             response_flags: self.response_flags,
         }
     }
@@ -221,7 +244,7 @@ impl Series {
     }
 }
 
-/// Series of one table; beyond them only code, flags and protocol are told apart.
+/// Series of one table; beyond them only codes, flags and protocol are told apart.
 const MAX_SERIES: usize = 4096;
 /// Series that a thread remembers before it forgets them all.
 const MAX_CACHED: usize = 1024;
@@ -234,8 +257,15 @@ pub(super) struct SeriesTable {
     all: Mutex<BTreeMap<OwnedKey, Arc<Series>>>,
 }
 
-type OwnedKey =
-    (Option<(Box<str>, Box<str>)>, Option<Box<str>>, Option<Box<str>>, RequestProtocol, u16, u32);
+type OwnedKey = (
+    Option<(Box<str>, Box<str>)>,
+    Option<Box<str>>,
+    Option<Box<str>>,
+    RequestProtocol,
+    u16,
+    Option<u8>,
+    u32,
+);
 
 impl Default for SeriesTable {
     fn default() -> Self {
@@ -301,6 +331,7 @@ fn owned(key: &SeriesKey<'_>) -> OwnedKey {
         key.cluster.map(Into::into),
         key.protocol,
         key.response_code,
+        key.grpc_status,
         key.response_flags.bits(),
     )
 }
@@ -316,6 +347,7 @@ mod tests {
             cluster: Some(cluster),
             protocol: RequestProtocol::Http,
             response_code: code,
+            grpc_status: None,
             response_flags: ResponseFlags::default(),
         }
     }

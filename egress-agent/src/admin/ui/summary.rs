@@ -101,7 +101,9 @@ fn talks(telemetry: &Telemetry) -> Vec<Value> {
             |(workload, namespace)| format!("{namespace}/{workload}"),
         );
         let times = match key.protocol {
-            RequestProtocol::Http => series.durations()[DURATION_BUCKETS.len()],
+            RequestProtocol::Http | RequestProtocol::Grpc => {
+                series.durations()[DURATION_BUCKETS.len()]
+            }
             RequestProtocol::Tcp => series.connections_opened(),
         };
         *rows.entry((workload, format!("{host}:{port}"), key.protocol.name())).or_default() +=

@@ -94,6 +94,7 @@ impl Record {
     ) {
         let entry = &mut self.entry;
         entry.protocol = Some(request.version);
+        entry.is_grpc = request.is_grpc();
         entry.method = Some(request.method.clone());
         entry.path = Some(request.path.clone());
         entry.original_path = received;
