@@ -62,6 +62,12 @@ fn warnings_are_allowed() {
     assert!(out.contains("a.yaml:9: warning: unknown field \"resolutoin\""), "{out}");
     assert!(out.contains("Did you mean \"resolution\"?"), "{out}");
     assert!(out.ends_with("no errors, 1 warning in 1 file\n"), "{out}");
+    let (code, out, _) = ran(&args(&[dir.path()], None, Output::Json), false);
+    let json: serde_json::Value = serde_json::from_str(&out).unwrap();
+    documented("check -o json", &json);
+    let counts = ["errors", "refusals", "warnings"].map(|count| json[count].as_u64().unwrap());
+    assert_eq!((code, counts), (0, [0, 0, 1]));
+    assert_eq!(json["problems"][0]["severity"], "warning");
 }
 
 #[test]

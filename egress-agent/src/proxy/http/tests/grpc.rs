@@ -7,7 +7,7 @@ use http::{HeaderMap, Request, StatusCode};
 
 use super::{
     h2::{echo, read},
-    harness::{Gateway, Seen, Setup, local, upstream},
+    harness::{Gateway, Seen, Setup, local, until, upstream},
 };
 
 const HOST: &str = "grpc.example";
@@ -286,6 +286,38 @@ fn a_call_beyond_a_limit_is_unavailable() {
             codes.insert(heard.code.unwrap());
         }
         assert_eq!(codes.into_iter().collect::<Vec<_>>(), ["14", "2"]);
+    });
+}
+
+#[test]
+fn a_call_for_which_there_is_no_room_is_unavailable() {
+    local(async {
+        // Takes requests, and answers none.
+        let (silent, seen) = upstream(|io, _, seen| async move {
+            let _open = io;
+            seen.requests.borrow_mut().push(Default::default());
+            std::future::pending::<()>().await;
+        })
+        .await;
+        let policy = "{connectionPool: {http: {http2MaxRequests: 1}}}";
+        let setup = Setup::new().service("a.example", "HTTP", Some(silent), policy);
+        let gateway = setup.route("a.example", ROUTE).start().await;
+        let mut first = gateway.connect().await;
+        first.send("GET / HTTP/1.1\r\nHost: a.example\r\n\r\n").await;
+        until(|| !seen.requests.borrow().is_empty()).await;
+        for heard in [
+            over_h2(&gateway, "a.example", "application/grpc").await,
+            over_h1(&gateway, "a.example", "application/grpc").await,
+        ] {
+            assert_eq!((heard.status, heard.code.as_deref()), (200, Some("14")), "{heard:?}");
+            assert!(heard.message.unwrap().contains("has its limit of 1 requests under way"));
+        }
+        let heard = over_h2(&gateway, "a.example", "text/plain").await;
+        assert_eq!((heard.status, heard.code), (503, None));
+        for line in gateway.log(3).await {
+            assert_eq!(line["response_flags"], "UO", "{line}");
+            assert_eq!(line["reason"], "overflow", "{line}");
+        }
     });
 }
 
