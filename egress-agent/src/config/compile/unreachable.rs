@@ -8,7 +8,7 @@ use super::{
         gateway::Gateway,
         names,
         resource::Resource,
-        virtual_service::VirtualService,
+        virtual_service::{Destination, VirtualService},
     },
     Compiler,
     entry::EntryPort,
@@ -69,17 +69,39 @@ impl Compiler<'_> {
         }
     }
 
-    /// Under `direct: deny` a service is reached by routes alone. One of its ports has to be routed.
+    /// Under `direct: deny` a service is reached through gateways alone: a rule of the mesh leads one of its
+    /// ports to a gateway, or a rule of a gateway leads to it.
     fn unrouted_entries(&mut self, resources: &[Resource<VirtualService>]) {
         if self.mesh.direct != Direct::Deny {
             return;
         }
+        let gateways: HashSet<&Host> =
+            self.mesh.gateways.iter().map(|group| &group.service).collect();
         let mut routed = HostsByPort::default();
         for Resource { meta, spec } in resources.iter().chain(self.delegates) {
-            let own = spec.hosts.iter().flat_map(|host| ports(spec).map(move |port| (host, port)));
-            for (text, port) in own.chain(destinations(spec)) {
-                if let Some(host) = pattern(text, &meta.namespace) {
-                    routed.add(&host, port);
+            let of = |text: &Spanned<String>| pattern(text, &meta.namespace);
+            let hosts: Vec<HostPattern> = spec.hosts.iter().filter_map(of).collect();
+            for rule in rules(spec) {
+                let is_outside = |(text, _): &(&Spanned<String>, _)| {
+                    of(text).is_some_and(|host| {
+                        !matches!(&host, HostPattern::Exact(host) if gateways.contains(host))
+                            && self.entries.meet(&host)
+                    })
+                };
+                // Answers, and what a delegate leads to, are no matter of this rule.
+                let leads_past = !rule.destinations.is_empty()
+                    && rule.destinations.iter().all(is_outside);
+                for one in &rule.matches {
+                    let port = one.port.map(|port| port.value);
+                    if one.is_for(spec, Stages::Mesh) && !leads_past {
+                        hosts.iter().for_each(|host| routed.add(host, port));
+                    }
+                    // A delegate has the gateways of whoever delegates to it.
+                    if hosts.is_empty() || !one.is_for(spec, Stages::MeshAlone) {
+                        let leads_to = rule.destinations.iter();
+                        let leads_to = leads_to.filter_map(|(text, port)| Some((of(text)?, *port)));
+                        leads_to.for_each(|(host, port)| routed.add(&host, port));
+                    }
                 }
             }
         }
@@ -92,8 +114,8 @@ impl Compiler<'_> {
             };
             for host in entry.hosts.iter().filter(|host| !is_routed(host)) {
                 let message = format!(
-                    "no VirtualService has a route for {host}{}, and `direct` is `deny`: it is refused \
-                     (no_gateway_route)",
+                    "no VirtualService leads {host}{} to a gateway, and `direct` is `deny`: it is \
+                     refused (no_gateway_route)",
                     of_ports(&entry.ports)
                 );
                 entry.meta.cx(self.report).warn(&at, message);
@@ -150,7 +172,7 @@ impl Compiler<'_> {
                 continue;
             }
             // At the mesh a match's port is the one that the application dialled.
-            for of in matches(spec) {
+            for of in rules(spec).flat_map(|rule| rule.matches) {
                 let port = of.port.filter(|port| {
                     let is_declared = |host| declared.meets(host, port.value);
                     of.is_for(spec, Stages::MeshAlone) && !known.iter().any(is_declared)
@@ -225,24 +247,50 @@ impl Match<'_> {
     }
 }
 
-/// The matches of all rules.
-fn matches(spec: &VirtualService) -> impl Iterator<Item = Match<'_>> {
-    let http = spec.http.0.iter().flat_map(|rule| &rule.matches.0);
-    let http = http.map(|one| Match { port: one.port.as_ref(), gateways: &one.gateways });
-    let tls = spec.tls.0.iter().flat_map(|rule| &rule.matches.0);
-    let tls = tls.map(|one| Match { port: one.port.as_ref(), gateways: &one.gateways });
-    let tcp = spec.tcp.0.iter().flat_map(|rule| &rule.matches.0);
-    let tcp = tcp.map(|one| Match { port: one.port.as_ref(), gateways: &one.gateways });
-    http.chain(tls).chain(tcp)
+/// A rule of any kind: what it is for, and where it leads.
+struct Rule<'s> {
+    /// One without conditions where the rule has none.
+    matches: Vec<Match<'s>>,
+    /// With the port; without one any.
+    destinations: Vec<(&'s Spanned<String>, Option<Port>)>,
 }
 
-/// The ports that its rules for the mesh are for; `None` is every port.
-fn ports(spec: &VirtualService) -> impl Iterator<Item = Option<Port>> {
-    let unconditional = spec.http.0.iter().any(|rule| rule.matches.0.is_empty())
-        || spec.tcp.0.iter().any(|rule| rule.matches.0.is_empty());
-    let everything = unconditional.then_some(Match { port: None, gateways: &spec.gateways });
-    let all = matches(spec).chain(everything).filter(|one| one.is_for(spec, Stages::Mesh));
-    all.map(|one| one.port.map(|port| port.value))
+impl<'s> Rule<'s> {
+    fn new(
+        spec: &'s VirtualService,
+        matches: impl Iterator<Item = Match<'s>>,
+        destinations: impl Iterator<Item = Option<&'s Destination>>,
+    ) -> Self {
+        let mut matches: Vec<_> = matches.collect();
+        if matches.is_empty() {
+            matches.push(Match { port: None, gateways: &spec.gateways });
+        }
+        let destinations = destinations.flatten().filter_map(|to| {
+            let port = to.port.as_ref().and_then(|port| port.number.as_ref());
+            Some((to.host.as_ref()?, port.map(|port| port.value)))
+        });
+        Self { matches, destinations: destinations.collect() }
+    }
+}
+
+/// All rules.
+fn rules(spec: &VirtualService) -> impl Iterator<Item = Rule<'_>> {
+    let http = spec.http.0.iter().map(|rule| {
+        let matches = rule.matches.0.iter();
+        let matches = matches.map(|one| Match { port: one.port.as_ref(), gateways: &one.gateways });
+        Rule::new(spec, matches, rule.route.0.iter().map(|to| to.destination.as_ref()))
+    });
+    let tls = spec.tls.0.iter().map(|rule| {
+        let matches = rule.matches.0.iter();
+        let matches = matches.map(|one| Match { port: one.port.as_ref(), gateways: &one.gateways });
+        Rule::new(spec, matches, rule.route.0.iter().map(|to| to.destination.as_ref()))
+    });
+    let tcp = spec.tcp.0.iter().map(|rule| {
+        let matches = rule.matches.0.iter();
+        let matches = matches.map(|one| Match { port: one.port.as_ref(), gateways: &one.gateways });
+        Rule::new(spec, matches, rule.route.0.iter().map(|to| to.destination.as_ref()))
+    });
+    http.chain(tls).chain(tcp)
 }
 
 /// Conditions on who asks that no workload fulfils.
@@ -283,19 +331,6 @@ fn nobody(
     }
 }
 
-/// Hosts that routes lead to, besides their own, with the port; without one any.
-fn destinations(spec: &VirtualService) -> impl Iterator<Item = (&Spanned<String>, Option<Port>)> {
-    let http = spec.http.0.iter().flat_map(|rule| &rule.route.0);
-    let http = http.filter_map(|to| to.destination.as_ref());
-    let tls = spec.tls.0.iter().flat_map(|rule| &rule.route.0);
-    let tcp = spec.tcp.0.iter().flat_map(|rule| &rule.route.0);
-    let others = tls.chain(tcp).filter_map(|to| to.destination.as_ref());
-    http.chain(others).filter_map(|to| {
-        let port = to.port.as_ref().and_then(|port| port.number.as_ref());
-        Some((to.host.as_ref()?, port.map(|port| port.value)))
-    })
-}
-
 /// Whether all names that a pattern has end in the same way.
 pub(super) fn is_suffix(host: &HostPattern) -> bool {
     match host {
@@ -306,7 +341,8 @@ pub(super) fn is_suffix(host: &HostPattern) -> bool {
 
 /// Whether a route leads to one external host, as where one server has all names of a wildcard.
 pub(super) fn leads_to_one_host(spec: &VirtualService, namespace: &Namespace) -> bool {
-    destinations(spec).any(|(text, _)| match pattern(text, namespace) {
+    let mut destinations = rules(spec).flat_map(|rule| rule.destinations);
+    destinations.any(|(text, _)| match pattern(text, namespace) {
         Some(HostPattern::Exact(Host::Name(name))) => !names::is_in_cluster(&name),
         Some(HostPattern::Exact(Host::Ip(_))) => true,
         Some(HostPattern::Below(_) | HostPattern::Ending(_) | HostPattern::Any) | None => false,
