@@ -89,8 +89,8 @@ impl Compiler<'_> {
                     })
                 };
                 // Answers, and what a delegate leads to, are no matter of this rule.
-                let leads_past = !rule.destinations.is_empty()
-                    && rule.destinations.iter().all(is_outside);
+                let leads_past =
+                    !rule.destinations.is_empty() && rule.destinations.iter().all(is_outside);
                 for one in &rule.matches {
                     let port = one.port.map(|port| port.value);
                     if one.is_for(spec, Stages::Mesh) && !leads_past {

@@ -87,7 +87,10 @@ fn a_service_that_nothing_leads_to_is_a_warning() {
     assert_eq!(of("a.example", "a.example", ""), Vec::<String>::new());
     let unrouted = of("a.example, b.example", "a.example", "");
     assert_eq!(unrouted.len(), 1, "{unrouted:?}");
-    assert!(unrouted[0].contains("no VirtualService leads b.example ports 80, 443 to a gateway"), "{unrouted:?}");
+    assert!(
+        unrouted[0].contains("no VirtualService leads b.example ports 80, 443 to a gateway"),
+        "{unrouted:?}"
+    );
     // A rule of the mesh that leads to the service itself, past every gateway, does not count; one that leads
     // to a gateway does.
     let by = |destination: &str| {
@@ -109,7 +112,10 @@ fn a_service_that_nothing_leads_to_is_a_warning() {
         shared.to_owned(),
     ];
     let told = problems(&texts.each_ref().map(String::as_str), "");
-    assert!(told.iter().all(|problem| !problem.message.contains("to a gateway, and `direct`")), "{told:#?}");
+    assert!(
+        told.iter().all(|problem| !problem.message.contains("to a gateway, and `direct`")),
+        "{told:#?}"
+    );
     // Without `direct: deny` it is reached without a route.
     let direct = of("a.example, b.example", "a.example", "direct: registry\n");
     assert_eq!(direct, Vec::<String>::new());
