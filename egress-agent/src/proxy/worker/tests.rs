@@ -7,7 +7,7 @@ use std::{
 };
 
 use egress_ebpf::reason::Reason;
-use rcgen::{CertificateParams, KeyPair};
+use rcgen::{Certificate, CertificateParams, KeyPair};
 use rustls::{AlertDescription, ClientConfig, ClientConnection, RootCertStore, ServerConfig};
 use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName};
 use tempfile::TempDir;
@@ -317,27 +317,78 @@ async fn alert(stream: &mut TcpStream) -> u8 {
     alert
 }
 
+/// A server of TLS with a certificate of its own for this name.
+fn server(name: &str) -> (TlsAcceptor, Certificate) {
+    let key = KeyPair::generate().unwrap();
+    let cert = CertificateParams::new([name.to_owned()]).unwrap().self_signed(&key).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let key = PrivatePkcs8KeyDer::from(key.serialize_der());
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![cert.der().clone()], key.into())
+        .unwrap();
+    (TlsAcceptor::from(Arc::new(config)), cert)
+}
+
+/// What a rule for raw TCP asks for is spoken, with a verified certificate, or nothing is sent.
+#[test]
+fn raw_tcp_leaves_in_tls_where_a_rule_asks_for_it_or_not_at_all() {
+    local(async {
+        let upstream = Upstream::new().await;
+        let gateway = Gateway::start(upstream.addr, Limits::default());
+        let roots = gateway.dir.path().join("ca.pem");
+        let policy = format!("{{tls: {{mode: SIMPLE, caCertificates: '{}'}}}}", roots.display());
+        gateway.rule("db.example", &policy);
+        let connect = async || {
+            let mut client = TcpStream::connect(gateway.tcp).await.unwrap();
+            client.write_all(b"request").await.unwrap();
+            client
+        };
+        // Without the roots nobody is dialled.
+        assert!(is_reset(&mut connect().await).await);
+        assert!(upstream.is_untouched().await);
+        let (acceptor, certificate) = server("db.example");
+        fs::write(&roots, certificate.pem()).unwrap();
+        // Another server's certificate is refused, and so is one that speaks no TLS.
+        let (another, _) = server("db.example");
+        let mut client = connect().await;
+        assert!(another.accept(upstream.accept().await).await.is_err());
+        assert!(is_reset(&mut client).await);
+        let mut client = connect().await;
+        let mut plain = upstream.accept().await;
+        plain.write_all(b"hello in clear\r\n").await.unwrap();
+        let mut said = Vec::new();
+        plain.read_to_end(&mut said).await.ok();
+        assert_eq!(said.first(), Some(&22), "the first byte is of a handshake");
+        assert!(!said.windows(7).any(|part| part == b"request"));
+        assert!(is_reset(&mut client).await);
+        let mut client = connect().await;
+        let mut stream = acceptor.accept(upstream.accept().await).await.unwrap();
+        let mut heard = [0; 7];
+        stream.read_exact(&mut heard).await.unwrap();
+        assert_eq!(&heard, b"request");
+        stream.write_all(b"answer").await.unwrap();
+        stream.shutdown().await.unwrap();
+        assert_eq!(read_all(&mut client).await.unwrap(), b"answer");
+        drop((client, stream));
+        let lines = gateway.end().await;
+        let of = |what: &str| lines.iter().filter(|line| line.contains(what)).count();
+        assert_eq!((lines.len(), of("] \"- - -\" 0 UF ")), (4, 3), "{lines:#?}");
+        assert_eq!(of("ca.pem: the file does not exist"), 1, "{lines:#?}");
+        assert_eq!(of("db.example does not speak TLS on this port"), 1, "{lines:#?}");
+    });
+}
+
 #[test]
 fn tls_passes_untouched_by_its_name_and_no_other() {
     local(async {
-        let key = KeyPair::generate().unwrap();
-        let cert =
-            CertificateParams::new(["a.example".to_owned()]).unwrap().self_signed(&key).unwrap();
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(
-                vec![cert.der().clone()],
-                PrivatePkcs8KeyDer::from(key.serialize_der()).into(),
-            )
-            .unwrap();
+        let (acceptor, cert) = server("a.example");
         let upstream = Upstream::new().await;
         let gateway = Gateway::start(upstream.addr, Limits::default());
         let seen = Rc::new(AtomicUsize::new(0));
         let count = Rc::clone(&seen);
-        let acceptor = TlsAcceptor::from(Arc::new(config));
         spawn_local(async move {
             loop {
                 let stream = upstream.accept().await;
