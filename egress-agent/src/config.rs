@@ -117,6 +117,7 @@ mod decisions {
         mod tests;
     }
     mod delegates;
+    mod direct;
     mod egress {
         mod tests;
         mod union;

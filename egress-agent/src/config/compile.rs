@@ -7,6 +7,7 @@ mod common_settings;
 mod compiler;
 mod conditions;
 mod destinations;
+mod direct;
 mod egress;
 mod egress_addresses;
 mod entry;

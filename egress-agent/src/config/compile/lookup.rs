@@ -1,7 +1,7 @@
 //! What a destination is looked for by.
 
 use crate::{
-    policy::{ClusterName, HostPattern},
+    policy::{ClusterName, HostPattern, Protocol},
     types::Port,
 };
 
@@ -26,4 +26,14 @@ pub(super) enum Traffic {
     Http,
     Tls,
     Tcp,
+}
+
+impl From<Protocol> for Traffic {
+    fn from(protocol: Protocol) -> Self {
+        match protocol {
+            Protocol::Http => Self::Http,
+            Protocol::Tls => Self::Tls,
+            Protocol::Tcp => Self::Tcp,
+        }
+    }
 }

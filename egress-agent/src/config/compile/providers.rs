@@ -18,7 +18,7 @@ use super::{
 use crate::{
     policy::{
         ClientTls, ClientTlsMode, Clients, Cluster, ClusterHandles, ClusterLocality, Destination,
-        EgressAddresses, HostPattern, LoadBalancer, LocalitySetting, Protocol, Provider, Refusal,
+        EgressAddresses, HostPattern, LoadBalancer, LocalitySetting, Provider, Refusal,
         VisibleDestination,
     },
     types::{Labels, Namespace, Port},
@@ -60,11 +60,7 @@ impl Compiler<'_> {
         host: &HostPattern,
         port: Port,
     ) -> Option<(Arc<Cluster>, Arc<Destination>)> {
-        let traffic = match self.entries.get(entry)?.port(port)?.protocol {
-            Protocol::Http => Traffic::Http,
-            Protocol::Tls => Traffic::Tls,
-            Protocol::Tcp => Traffic::Tcp,
-        };
+        let traffic = self.entries.get(entry)?.port(port)?.protocol.into();
         let wanted = Lookup { host: host.clone(), port, subset: String::new(), traffic };
         let provider = self.provider(entry, host.clone(), &wanted)?;
         let cluster = Arc::clone(&provider.others.cluster);
