@@ -131,13 +131,22 @@ fn no_more_retries_are_under_way_than_a_budget_allows() {
     });
 }
 
-/// `maxRetries` is for all requests of a cluster together: what is beyond it has its first answer.
+/// `maxRetries` and the share of `retryBudget` are for all requests of a cluster together: what is beyond them has
+/// its first answer.
 #[test]
-fn no_more_retries_are_under_way_than_a_pool_allows() {
+fn no_more_retries_are_under_way_than_a_pool_or_a_share_of_its_requests() {
     local(async {
         const BUSY: &str = "HTTP/1.1 503 Busy\r\nContent-Length: 4\r\n\r\nbusy";
-        for (most, expected) in [(1, (503, "busy", "UO", 1)), (2, (200, "hello", "-", 0))] {
-            // Each path is refused once; the retry of `/held` waits.
+        let (refused, retried) = ((503, "busy", "UO", 1), (200, "hello", "-", 0));
+        const HALF: &str = "{retryBudget: {percent: 50, minRetryConcurrency: 0}}";
+        // Of three requests one may be a retry, of four two.
+        for (policy, silent, expected) in [
+            ("{connectionPool: {http: {maxRetries: 1}}}", 0, refused),
+            ("{connectionPool: {http: {maxRetries: 2}}}", 0, retried),
+            (HALF, 1, refused),
+            (HALF, 2, retried),
+        ] {
+            // Each path is refused once; the retry of `/held` waits, and `/silent` is never answered.
             let go = Rc::new(Notify::new());
             let held = Rc::clone(&go);
             let (addr, seen) = upstream(move |mut io, _, seen| {
@@ -149,6 +158,9 @@ fn no_more_retries_are_under_way_than_a_pool_allows() {
                         let is_again =
                             seen.heads().iter().any(|head| head.starts_with(line.as_str()));
                         seen.requests.borrow_mut().push(asked);
+                        if line.contains("/silent") {
+                            std::future::pending::<()>().await;
+                        }
                         if is_again && line.contains("/held") {
                             held.notified().await;
                         }
@@ -160,12 +172,18 @@ fn no_more_retries_are_under_way_than_a_pool_allows() {
             .await;
             let rule =
                 format!("    retries: {{attempts: 1, retryOn: 5xx, backoff: 1ms}}\n{DESTINATION}");
-            let policy = format!("{{connectionPool: {{http: {{maxRetries: {most}}}}}}}");
-            let setup = Setup::new().service("a.example", "HTTP", Some(addr), &policy);
+            let setup = Setup::new().service("a.example", "HTTP", Some(addr), policy);
             let gateway = setup.route("a.example", &rule).start().await;
+            let mut unanswered = Vec::new();
+            for _ in 0..silent {
+                let mut client = gateway.connect().await;
+                client.send("GET /silent HTTP/1.1\r\nHost: a.example\r\n\r\n").await;
+                unanswered.push(client);
+            }
+            until(|| seen.requests.borrow().len() == silent).await;
             let mut waiting = gateway.connect().await;
             waiting.send("GET /held HTTP/1.1\r\nHost: a.example\r\n\r\n").await;
-            until(|| seen.requests.borrow().len() == 2).await;
+            until(|| seen.requests.borrow().len() == silent + 2).await;
             let answer = gateway.get("a.example").await;
             let overflow = gateway.cluster(CLUSTER, ClusterCounter::RqRetryOverflow);
             let flags = gateway.log(1).await[0]["response_flags"].clone();
