@@ -114,6 +114,17 @@ fn credentials(testbed: &Testbed) -> (Authority, Vec<String>) {
     (authority, vec!["--credentials-dir".into(), credentials])
 }
 
+/// With the pod `curl` of the default namespace, and this mode of `outboundTrafficPolicy`.
+fn mesh(outbound: &str) -> String {
+    let workload = format!(
+        "workloads:\n- name: curl\n  namespace: default\n  labels: {{app: curl}}\n  \
+         addresses: [{}]\n  interface: {}\n",
+        plan::POD,
+        plan::POD_INTERFACE
+    );
+    format!("{}{workload}", mesh_yaml(1).replace("REGISTRY_ONLY", outbound))
+}
+
 struct Site {
     gateway: Process,
     _node: Process,
@@ -125,13 +136,7 @@ impl Site {
     fn new() -> (Self, Authority) {
         let testbed = Testbed::test(1).unwrap();
         let (authority, credentials) = credentials(&testbed);
-        let workload = format!(
-            "workloads:\n- name: curl\n  namespace: default\n  labels: {{app: curl}}\n  \
-             addresses: [{}]\n  interface: {}\n",
-            plan::POD,
-            plan::POD_INTERFACE
-        );
-        testbed.apply_mesh(&format!("{}{workload}", mesh_yaml(1))).unwrap();
+        testbed.apply_mesh(&mesh("REGISTRY_ONLY")).unwrap();
         let gateway = testbed.start_gateway_with(0, &credentials).unwrap();
         let node = testbed.start_node().unwrap();
         (Self { gateway, _node: node, testbed }, authority)
@@ -715,7 +720,8 @@ spec:
     site.no_page(&url);
 }
 
-/// Hosts are blocked, then opened by a service entry each; a rule cuts requests off that take longer than 3 seconds.
+/// Everything passes, then hosts are blocked and opened by a service entry each; a rule cuts requests off that take
+/// longer than 3 seconds.
 #[test]
 fn control_of_egress_traffic_in_both_forms() {
     let (site, _) = Site::new();
@@ -724,6 +730,13 @@ fn control_of_egress_traffic_in_both_forms() {
     let secure = format!("https://{}/politics", plan::HOST);
     let (headers, delay) =
         (format!("http://{HTTPBIN}/headers"), format!("http://{HTTPBIN}/delay/5"));
+    // As Istio is installed: what nobody declared passes, by the gateway.
+    site.testbed.apply_mesh(&mesh("ALLOW_ANY")).unwrap();
+    site.status(&[&headers], "200");
+    site.status(&[&secure], "200");
+    let passed = || site.gateway.stdout().matches(" PassthroughCluster ").count();
+    until_is(SOON, "both in the gateway's log", passed, |passed| *passed >= 2).unwrap();
+    site.testbed.apply_mesh(&mesh("REGISTRY_ONLY")).unwrap();
     site.refused(&[&headers]);
     site.refused(&[&secure]);
     let more = "  resolution: DNS\n  location: MESH_EXTERNAL\n";
@@ -776,6 +789,11 @@ spec:
         site.status(&[&delay], "200");
         site.apply(&format!("{entries}{rule}"));
         site.status(&[&delay], "504");
+        // Before the answer, which takes 5 s, and not before the time is up.
+        let args = ["-s", "-o", "/dev/null", "-w", "%{http_code} %{time_total}", delay.as_str()];
+        let told = site.testbed.pod().run("curl", &args).unwrap().stdout;
+        let (status, seconds) = told.split_once(' ').unwrap();
+        assert!(status == "504" && seconds.parse::<f64>().unwrap() >= 3.0, "{told}");
         site.status(&[&headers], "200");
         site.apply(&entries);
     }
