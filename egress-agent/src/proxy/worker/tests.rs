@@ -1,6 +1,7 @@
 //! Whole connections through a worker, on loopback: real sockets, real TLS, real configuration.
 
 use std::{
+    collections::HashSet,
     fs,
     net::SocketAddr,
     sync::atomic::{AtomicUsize, Ordering},
@@ -145,6 +146,11 @@ struct Gateway {
 impl Gateway {
     /// In front of `upstream`, which is where both services are.
     fn start(upstream: SocketAddr, limits: Limits) -> Self {
+        Self::start_before(upstream, &[], limits)
+    }
+
+    /// The same, with more places at the port of the raw TCP service.
+    fn start_before(upstream: SocketAddr, more: &[(&str, SocketAddr)], limits: Limits) -> Self {
         let listen = || crate::sys::socket::listeners(([127, 0, 0, 1], 0).into(), 1).unwrap();
         let listeners: Vec<StdListener> = (0..3).flat_map(|_| listen()).collect();
         let [addr, tcp, closed] = [0, 1, 2].map(|i: usize| listeners[i].local_addr().unwrap());
@@ -152,6 +158,9 @@ impl Gateway {
             .name("a.example", &[OUTSIDE])
             .route(&format!("{OUTSIDE}:{}", addr.port()), upstream)
             .route(&format!("{OUTSIDE}:{TCP_PORT}"), upstream);
+        let outside = more.iter().fold(outside, |outside, (address, upstream)| {
+            outside.route(&format!("{address}:{TCP_PORT}"), *upstream)
+        });
         let dir = TempDir::new().unwrap();
         let telemetry = Arc::<Telemetry>::default();
         let mesh = MeshConfig {
@@ -742,6 +751,59 @@ fn an_upstream_is_told_whose_the_connection_is() {
             let mut found = vec![0; expected.len()];
             server.read_exact(&mut found).await.unwrap();
             assert_eq!(found, expected, "{policy}");
+        }
+    });
+}
+
+/// Connections of one source go to one endpoint where a rule says so, and anywhere where none does.
+#[test]
+fn raw_tcp_of_one_source_has_one_endpoint() {
+    const MORE: [&str; 2] = ["198.51.100.8", "198.51.100.9"];
+    const SOURCES: u8 = 24;
+    local(async {
+        // Each says who it is.
+        let mut addrs = Vec::new();
+        for number in 0..3_u8 {
+            let upstream = Upstream::new().await;
+            addrs.push(upstream.addr);
+            spawn_local(async move {
+                loop {
+                    upstream.accept().await.write_all(&[number]).await.unwrap();
+                }
+            });
+        }
+        let [first, second, third] = addrs[..] else { unreachable!("there are three") };
+        let more = [(MORE[0], second), (MORE[1], third)];
+        let gateway = Gateway::start_before(first, &more, Limits::default());
+        let places = [OUTSIDE, MORE[0], MORE[1]].map(|place| format!("{{address: {place}}}"));
+        for (policy, keeps) in
+            [("{consistentHash: {useSourceIp: true}}", true), ("{simple: ROUND_ROBIN}", false)]
+        {
+            let rule = format!(
+                "
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {{name: rule, namespace: default}}
+spec: {{host: db.example, trafficPolicy: {{loadBalancer: {policy}}}}}
+"
+            );
+            let resources = resources(gateway.addr.port(), gateway.tcp.port()) + &rule;
+            let one = format!("endpoints: [{}]", places[0]);
+            let all = format!("endpoints: [{}]", places.join(", "));
+            assert!(resources.contains(&one));
+            gateway.worker.policy.store(Some(self::policy(resources.replace(&one, &all), "")));
+            let mut of_all = HashSet::new();
+            for source in 1..=SOURCES {
+                let mut of_source = HashSet::new();
+                for _ in 0..3 {
+                    let mut client = connect_from(source, gateway.tcp).await;
+                    of_source.insert(client.read_u8().await.unwrap());
+                }
+                assert_eq!(of_source.len() == 1, keeps, "source {source}: {of_source:?}");
+                of_all.extend(of_source);
+            }
+            assert_eq!(of_all.len(), 3, "{policy}: {of_all:?}");
         }
     });
 }
