@@ -71,9 +71,11 @@ impl Compiler<'_> {
                     hosts.is_some_and(|hosts| hosts.covers(&service.host))
                 })
             };
-            for service in registry.services.iter().filter(|service| !is_routed(service)) {
-                self.direct(service, &mut ports, &mut node);
-            }
+            let unrouted = registry.services.iter().filter(|service| !is_routed(service));
+            let unopened: Vec<_> = unrouted
+                .filter_map(|service| self.direct(service, &mut ports, &mut node))
+                .collect();
+            self.close(&unopened, &ports, &mut node);
         }
         if self.mesh.outbound == OutboundMode::AllowAny && !self.mesh.gateways.is_empty() {
             let action = NodeAction::Redirect { group: 0, port: None, hop: self.default_hop(0) };

@@ -88,7 +88,7 @@ impl Compiler<'_> {
                             && self.entries.meet(&host)
                     })
                 };
-                // Answers, and what a delegate leads to, are no matter of this rule.
+                // A rule without destinations answers by itself or delegates.
                 let leads_past =
                     !rule.destinations.is_empty() && rule.destinations.iter().all(is_outside);
                 for one in &rule.matches {

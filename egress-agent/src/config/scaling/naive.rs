@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use ipnet::IpNet;
 use proptest::prelude::*;
 
 use super::random::configuration;
@@ -192,17 +193,45 @@ fn check_destination(snapshot: &Snapshot, destination: &Destination) {
     assert_eq!(found, expected, "{name}");
 }
 
-/// Hosts and ports that are not let out directly because of what a rule asks for, as they are reported.
+/// Service entries with hosts and ports that are not let out directly because of what a rule asks for, as they
+/// are reported.
 fn beyond_the_node(compiled: &Compiled) -> BTreeSet<String> {
-    let messages = compiled.warnings.iter().map(|problem| &problem.message);
-    let places = messages.filter_map(|message| message.split_once(": on a direct connection to "));
-    let places = places.map(|(_, place)| place.split(' ').collect::<Vec<_>>());
-    places.map(|words| format!("{} {}", words[0], words[2])).collect()
+    let found = compiled.warnings.iter().filter_map(|problem| {
+        let (_, place) = problem.message.split_once(" does not open ")?;
+        let words: Vec<&str> = place.split(' ').collect();
+        let resource = problem.resource.as_deref()?.strip_prefix("ServiceEntry ")?;
+        Some(format!("{resource} {} {}", words[0], words[2].trim_matches([',', ':'])))
+    });
+    found.collect()
+}
+
+/// The hosts of destination rules that ask for TLS or a limit, by their texts.
+fn asking(text: &str) -> Vec<HostPattern> {
+    let rules = text.split("---\n").filter(|part| part.contains("kind: DestinationRule"));
+    let asking =
+        rules.filter(|rule| rule.contains("tls: {mode") || rule.contains("maxConnections"));
+    let hosts = asking.filter_map(|rule| rule.split("host: '").nth(1)?.split('\'').next());
+    hosts.map(|host| HostPattern::parse(host).unwrap()).collect()
 }
 
 /// What the node lets out directly, where services without a route may be.
 fn direct(snapshot: &Snapshot, beyond: &BTreeSet<String>) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
+    let is_beyond = |service: &Service| {
+        let place = format!("{} {} {}", service.name, service.host, service.port.0);
+        beyond.contains(&place)
+    };
+    // A name that is not opened for one is opened for no other.
+    let is_closed = |service: &Service| {
+        let mut all = snapshot.rules.services.iter();
+        all.any(|other| {
+            other.host == service.host && other.port == service.port && is_beyond(other)
+        })
+    };
+    let closed = snapshot.rules.services.iter().filter(|service| is_beyond(service));
+    let closed: Vec<_> = closed
+        .flat_map(|service| service.addresses.iter().map(|net| (service.port, *net)))
+        .collect();
     for service in &snapshot.rules.services {
         let port = service.port.0;
         let here = |wanted: Option<Port>| wanted.is_none_or(|wanted| wanted == port);
@@ -220,12 +249,17 @@ fn direct(snapshot: &Snapshot, beyond: &BTreeSet<String>) -> BTreeSet<String> {
                     rules.any(|r| r.matches.is_empty() || r.matches.iter().any(|m| here(m.port)))
                 }
             });
-        let is_beyond = beyond.contains(&format!("{} {port}", service.host));
-        if routed || is_beyond || service.protocol == Protocol::Http {
+        if routed || is_beyond(service) || service.protocol == Protocol::Http {
             continue;
         }
-        found.extend(service.addresses.iter().map(|net| format!("{net} {port}")));
-        if let Some(host) = service.host.exact().filter(|_| service.addresses.is_empty()) {
+        let is_open = |net: &&IpNet| {
+            !closed.iter().any(|(closed, own)| {
+                *closed == service.port && (net.contains(own) || own.contains(*net))
+            })
+        };
+        found.extend(service.addresses.iter().filter(is_open).map(|net| format!("{net} {port}")));
+        let by_name = service.addresses.is_empty() && !is_closed(service);
+        if let Some(host) = service.host.exact().filter(|_| by_name) {
             found.insert(format!("{host} {port}"));
         }
     }
@@ -269,10 +303,37 @@ proptest! {
                 DirectTarget::Any => "everything".into(),
             })
             .collect();
+        let beyond = beyond_the_node(&compiled);
+        for place in &beyond {
+            let host = HostPattern::parse(place.split(' ').nth(1).unwrap()).unwrap();
+            let is_asked = asking(&text).iter().any(|asked| asked.intersect(&host).is_some());
+            prop_assert!(is_asked, "{}: {}", place, text);
+        }
         let expected = match snapshot.mesh.direct {
-            Direct::Registry => direct(snapshot, &beyond_the_node(&compiled)),
+            Direct::Registry => direct(snapshot, &beyond),
             Direct::Deny => BTreeSet::new(),
         };
-        prop_assert_eq!(let_out, expected, "{}", text);
+        // A rule's wish holds for a port of TLS that goes to a gateway, and is not reported.
+        let is_led = |port: Port| {
+            routes.iter().any(|route| {
+                let is_here = route.port.is_some_and(|led| led.0 == port);
+                is_here && route.target == DirectTarget::Any
+            })
+        };
+        let asking = asking(&text);
+        let led = snapshot.rules.services.iter().filter(|service| {
+            let is_asked = asking.iter().any(|host| host.intersect(&service.host).is_some());
+            service.protocol == Protocol::Tls && is_asked && is_led(service.port.0)
+        });
+        let led: BTreeSet<String> = led
+            .flat_map(|service| {
+                let nets = service.addresses.iter().map(ToString::to_string);
+                nets.chain([service.host.to_string()])
+                    .map(|place| format!("{place} {}", service.port.0))
+                    .collect::<Vec<_>>()
+            })
+            .collect();
+        let apart = |all: BTreeSet<String>| &all - &led;
+        prop_assert_eq!(apart(let_out), apart(expected), "{}", text);
     }
 }
