@@ -201,6 +201,16 @@ pub fn main() -> ExitCode {
     // A role's messages are a log, whatever it is that they end with.
     let is_logged = matches!(cli.command, Command::Node(_) | Command::Gateway(_));
     let is_logged = is_logged || cli.log.is_json();
+    let has_verdict = matches!(
+        cli.command,
+        Command::Certs(_)
+            | Command::Check(_)
+            | Command::Doctor(_)
+            | Command::Explain(_)
+            | Command::Probe(_)
+            | Command::Status(_)
+            | Command::Verify(_)
+    );
     let result = match cli.command {
         Command::Node(args) => node::run(*args),
         Command::Gateway(args) => gateway::run(*args),
@@ -225,15 +235,17 @@ pub fn main() -> ExitCode {
         Command::Man(args) => generate::man(&args, Cli::command()),
     };
     result.unwrap_or_else(|error| {
-        // Whoever read has had enough: `egress-agent reasons | head`.
+        // The reader has had enough: `egress-agent reasons | head`.
         if is_broken_pipe(&error) {
-            return ExitCode::SUCCESS;
+            // A verdict that was not heard is no success.
+            return ExitCode::from(if has_verdict { FAILURE } else { 0 });
         }
         // `{:#}` prints the causes too, outermost first.
         if is_logged {
             tracing::error!("{error:#}");
         } else {
-            eprintln!("error: {error:#}");
+            // Its reader may have left as well.
+            output::complain(format_args!("error: {error:#}"));
         }
         let owned = error.downcast_ref().is_some_and(bpf::Error::is_owned);
         ExitCode::from(if owned { OWNED } else { FAILURE })

@@ -26,6 +26,7 @@ use self::{
 };
 use super::{
     exit::FAILURE,
+    output::complain,
     reasons::meaning,
     wrap::{fitted, line_width},
 };
@@ -178,7 +179,7 @@ async fn show(args: &FlowsArgs) -> anyhow::Result<bool> {
     screen.out.flush()?;
     if !args.follow {
         if shown.is_empty() && args.output.is_for_people() {
-            eprintln!("{}", nothing(remembered, &args.filter));
+            complain(format_args!("{}", nothing(remembered, &args.filter)));
         }
         screen.footer();
         return Ok(!sources.is_incomplete());
@@ -304,10 +305,10 @@ impl<W: Write> FlowPrinter<W> {
             && let Some(reason) = self.reasons.first()
         {
             let all: Vec<&str> = self.reasons.iter().map(String::as_str).collect();
-            eprintln!(
+            complain(format_args!(
                 "\nWhat {} means and what to do: egress-agent reasons {reason}",
                 all.join(", ")
-            );
+            ));
         }
     }
 }

@@ -1,5 +1,10 @@
 //! `--output`, as most commands have it.
 
+use std::{
+    fmt::Display,
+    io::{self, Write as _},
+};
+
 use clap::ValueEnum;
 
 /// How a command prints its result.
@@ -9,4 +14,9 @@ pub(super) enum Output {
     Text,
     /// For programs: one JSON object.
     Json,
+}
+
+/// Writes a message to standard error. One that nothing reads any more is no fault.
+pub(super) fn complain(message: impl Display) {
+    writeln!(io::stderr(), "{message}").ok();
 }

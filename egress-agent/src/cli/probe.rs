@@ -18,6 +18,7 @@ use rustix::thread::capabilities;
 
 use super::{
     exit::{FAILURE, USAGE},
+    output::complain,
     wrap::width,
 };
 use crate::{
@@ -56,7 +57,7 @@ pub(super) fn run(args: ProbeArgs) -> anyhow::Result<ExitCode> {
     let (settings, cases) = match prepare(&args) {
         Ok(prepared) => prepared,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            complain(format_args!("error: {error:#}"));
             return Ok(ExitCode::from(USAGE));
         }
     };

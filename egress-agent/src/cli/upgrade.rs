@@ -10,7 +10,7 @@ use anyhow::{Context as _, bail};
 
 use super::{
     exit::{FAILURE, REFUSED},
-    output::Output,
+    output::{Output, complain},
     wrap::{fitted, width},
 };
 use crate::admin::control::{
@@ -55,11 +55,11 @@ pub(super) fn run(args: &UpgradeArgs) -> anyhow::Result<ExitCode> {
     let report = match runtime.block_on(ask(args.control.as_deref()))? {
         Ok(report) => report,
         Err(AskError::Refused(why)) => {
-            eprintln!("error: refused: {why}");
+            complain(format_args!("error: refused: {why}"));
             return Ok(ExitCode::from(REFUSED));
         }
         Err(error) => {
-            eprintln!("error: {error}");
+            complain(format_args!("error: {error}"));
             return Ok(ExitCode::from(FAILURE));
         }
     };

@@ -23,6 +23,7 @@ use self::{
 };
 use super::{
     exit::{FAILURE, USAGE},
+    output::complain,
     probe::attempts,
     wrap::{fitted, width, wrap},
 };
@@ -103,7 +104,7 @@ pub(super) struct VerifyArgs {
 /// The API server does not answer, or its configuration does not compile.
 pub(super) fn run(args: VerifyArgs) -> anyhow::Result<ExitCode> {
     if !args.kubernetes {
-        eprintln!("error: say --kubernetes: nothing else can be asked");
+        complain(format_args!("error: say --kubernetes: nothing else can be asked"));
         return Ok(ExitCode::from(USAGE));
     }
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
@@ -117,11 +118,11 @@ pub(super) fn run(args: VerifyArgs) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     if !rows.iter().any(|row| row.pod == pod) {
-        eprintln!(
+        complain(format_args!(
             "error: {pod} is no pod of {}: run it in a pod of the namespace and name it with --pod, or say \
              --dry-run",
             args.namespace
-        );
+        ));
         return Ok(ExitCode::from(USAGE));
     }
     out.flush()?;

@@ -164,6 +164,29 @@ fn a_reader_that_leaves_is_no_fault() {
     }
 }
 
+/// A verdict without a reader is no success, and a message without one is no fault.
+#[test]
+fn without_a_reader_the_exit_code_still_tells() {
+    let config = root().join("deploy/hosts/config");
+    let config = config.to_str().expect("UTF-8");
+    let absent = "/nonexistent/egress-agent";
+    let refused = ["explain", "--from", "a/b", "--label", "x=y", "http://a.example/", config];
+    let unasked = ["flows", "--control", absent, "--bpffs", absent];
+    for (args, is_verdict) in [(&refused[..], true), (&unasked[..], false)] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_egress-agent"));
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        command.args(args);
+        if is_verdict {
+            command.stdout(writer).stderr(Stdio::piped());
+        } else {
+            command.stdout(Stdio::piped()).stderr(writer);
+        }
+        let output = command.output().expect("the agent");
+        assert_eq!(output.status.code(), Some(1), "{args:?}: {output:?}");
+    }
+}
+
 /// What `--help` says of exit codes is what the table has.
 #[test]
 fn help_names_no_code_that_the_table_lacks() {

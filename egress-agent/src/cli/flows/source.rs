@@ -13,6 +13,7 @@ use tokio::{
 };
 
 use super::{
+    super::output::complain,
     feed::{Feed, FeedItem, History},
     server::Server,
 };
@@ -92,10 +93,10 @@ impl Sources {
         let Some((events, counters)) = bpf::orphaned(bpffs)? else {
             bail!("{nobody}, and nothing is pinned at {}: nothing is enforced", bpffs.display());
         };
-        eprintln!(
+        complain(format_args!(
             "{nobody}; enforcement is in force as it was left. These are the events that the \
              kernel has kept since; reading takes them out"
-        );
+        ));
         let lost = counters.lost()?;
         Ok(Self::Pins(Box::new(OrphanedBuffer {
             dir: bpffs.to_owned(),
@@ -195,7 +196,7 @@ impl Agents {
                 Some(FeedItem::Line(line)) => return Ok(Some(line)),
                 Some(FeedItem::End(Some(name), error)) => {
                     let why = error.map(|error| format!(": {error}")).unwrap_or_default();
-                    eprintln!("{name}: the agent has ended, it seems{why}");
+                    complain(format_args!("{name}: the agent has ended, it seems{why}"));
                     self.incomplete = true;
                 }
                 Some(FeedItem::End(None, Some(error))) => {
@@ -203,7 +204,9 @@ impl Agents {
                 }
                 Some(FeedItem::End(None, None)) => {}
                 None => {
-                    eprintln!("the agent has ended; enforcement of a node stays as it is");
+                    complain(format_args!(
+                        "the agent has ended; enforcement of a node stays as it is"
+                    ));
                     return Ok(None);
                 }
             }
@@ -212,7 +215,7 @@ impl Agents {
 
     /// Says that a host is missing.
     fn report(&mut self, name: Option<&str>, error: &anyhow::Error) {
-        eprintln!("{}: {error:#}", name.unwrap_or("the agent"));
+        complain(format_args!("{}: {error:#}", name.unwrap_or("the agent")));
         self.incomplete = true;
     }
 }
@@ -238,7 +241,7 @@ impl OrphanedBuffer {
             }
             // One reader at a time: an agent that starts must get its events.
             if bpf::pins_owner(&self.dir).is_some() {
-                eprintln!("an agent has started; call `flows` again to ask it");
+                complain(format_args!("an agent has started; call `flows` again to ask it"));
                 return Ok(None);
             }
             tokio::select! {
