@@ -72,7 +72,8 @@ pub(super) fn remembered<K: Copy + Eq + Hash + Display>(
     if let Some(name) = names.get(&key) {
         return Arc::clone(name);
     }
-    let Some(name) = find(key) else { return format!("#{key}").into() };
+    // A number is not given to another one, so what is gone stays gone.
+    let name = find(key).unwrap_or_else(|| format!("#{key}"));
     if names.len() >= REMEMBERED {
         names.clear();
     }

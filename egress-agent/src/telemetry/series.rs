@@ -110,7 +110,7 @@ impl<'a> SeriesKey<'a> {
 
     /// What is counted here once there are too many series.
     fn overflow(self) -> Self {
-        Self { source: None, principal: None, cluster: None, ..self }
+        Self { source: None, principal: None, cluster: None, grpc_status: None, ..self }
     }
 }
 
@@ -244,7 +244,7 @@ impl Series {
     }
 }
 
-/// Series of one table; beyond them only codes, flags and protocol are told apart.
+/// Series of one table; beyond them only the codes of HTTP, flags and protocols are told apart.
 const MAX_SERIES: usize = 4096;
 /// Series that a thread remembers before it forgets them all.
 const MAX_CACHED: usize = 1024;

@@ -1,6 +1,10 @@
 //! `/ui/summary`: what is in force, who talks to what, and what is refused most.
 
-use std::{cmp::Reverse, collections::HashMap, net::SocketAddr};
+use std::{
+    cmp::Reverse,
+    collections::HashMap,
+    net::{IpAddr, SocketAddr},
+};
 
 use serde_json::{Value, json};
 
@@ -80,9 +84,14 @@ fn workload(flow: &FlowRecord) -> String {
 }
 
 fn destination(flow: &FlowRecord) -> String {
-    let port = flow.destination_port.unwrap_or(0);
-    let address = || Some(SocketAddr::new(flow.destination_address?, port).to_string());
-    flow.host_with_port().or_else(address).unwrap_or_else(|| format!("?:{port}"))
+    // ICMP and ARP have no port.
+    let port = flow.destination_port.filter(|port| *port != 0);
+    let address = |addr: IpAddr| match port {
+        Some(port) => SocketAddr::new(addr, port).to_string(),
+        None => addr.to_string(),
+    };
+    let unknown = || port.map_or_else(|| "?".to_owned(), |port| format!("?:{port}"));
+    flow.host_with_port().or_else(|| flow.destination_address.map(address)).unwrap_or_else(unknown)
 }
 
 /// Requests and connections by workload and service, from the metrics; the most frequent first.

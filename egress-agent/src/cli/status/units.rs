@@ -35,7 +35,11 @@ impl Units {
             return Self::default();
         }
         let of = |unit| {
-            let done = Command::new("systemctl").args(["show", PROPERTIES, unit]).output();
+            // One that hangs is not waited for as long as sd-bus would by itself.
+            let done = Command::new("systemctl")
+                .env("SYSTEMD_BUS_TIMEOUT", "3s")
+                .args(["show", PROPERTIES, unit])
+                .output();
             // Without an answer nothing is known of units, and what else was found is said.
             let said = done.ok().filter(|done| done.status.success())?;
             UnitState::parse(&String::from_utf8_lossy(&said.stdout))
