@@ -38,8 +38,8 @@ pub(super) async fn plan(
 }
 
 /// Dials, starts TLS if the cluster asks for it, and settles on a version. With TLS nothing of the
-/// request is sent before the certificate was verified, and nobody is dialled as long as what the rule
-/// asks for is not there.
+/// request is sent before the certificate was verified, and no connection is opened while what the rule
+/// asks for is missing.
 ///
 /// # Errors
 /// [`Failure`]; nothing of the request was sent.
@@ -148,4 +148,37 @@ fn failed(error: DialError, stats: &ClusterStats) -> Failure {
         DialError::AddressRefused { .. } | DialError::From { .. } => {}
     }
     Failure::Dial(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use socket2::SockRef;
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_silent_upstream_of_http2_is_given_up_by_the_kernel() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        for (keepalive, seconds) in [
+            (Keepalive::default(), 90),
+            (
+                Keepalive {
+                    time: Duration::from_secs(5),
+                    interval: Duration::from_secs(2),
+                    probes: 4,
+                },
+                13,
+            ),
+        ] {
+            let io = UpstreamIo::Plain(TcpStream::connect(addr).await.unwrap());
+            bound_silence(&io, keepalive);
+            let UpstreamIo::Plain(stream) = &io else { unreachable!("made so") };
+            let limit = SockRef::from(stream).tcp_user_timeout().unwrap();
+            assert_eq!(limit, Some(Duration::from_secs(seconds)));
+        }
+    }
 }

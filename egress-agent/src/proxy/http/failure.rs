@@ -52,7 +52,7 @@ pub(super) enum Failure {
     /// No connection.
     #[error("{0}")]
     Dial(DialError),
-    /// No TLS. Without an address nobody was dialled: what the rule asks for is not there.
+    /// No TLS. Without an address no connection was opened: what the rule asks for is missing.
     #[error("{error}")]
     Tls { error: TlsError, addr: Option<UpstreamAddr> },
     /// HTTP/2 was needed, and the upstream doesn't speak it.

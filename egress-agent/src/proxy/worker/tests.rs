@@ -355,7 +355,7 @@ fn raw_tcp_leaves_in_tls_where_a_rule_asks_for_it_or_not_at_all() {
             client.write_all(b"request").await.unwrap();
             client
         };
-        // Without the roots nobody is dialled.
+        // Without the roots no connection is opened.
         assert!(is_reset(&mut connect().await).await);
         assert!(upstream.is_untouched().await);
         let (acceptor, certificate) = server("db.example");
@@ -846,7 +846,7 @@ fn a_proxy_is_asked_for_the_target_and_then_carries_the_connection() {
                 }
             }
         }
-        // What it is shown, it is shown in the question; without its files nobody is dialled.
+        // What it is shown, it is shown in the question; without its files no connection is opened.
         let annotation = "egress-enforcer.io/tunnel-credential: default.proxy";
         gateway.rule_with("db.example", annotation, tunnel);
         let own = gateway.dir.path().join("default.proxy");

@@ -53,7 +53,7 @@ fn tls_that_cannot_be_had_is_no_clear_text() {
     });
 }
 
-/// A rule whose roots are missing dials nobody, and counts nothing against the upstream.
+/// Without the roots that a rule names no connection is opened, and nothing counts against the upstream.
 #[test]
 fn tls_without_its_files_dials_nobody() {
     local(async {
