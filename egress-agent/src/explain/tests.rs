@@ -32,6 +32,7 @@ use super::{ExplainRequest, Explanation, Outcome, Scheme, Url, Verdict, explain}
 use crate::{
     bpf::{Contents, PlanInputs, PolicyEvaluator, policy_id},
     config::{
+        Severity,
         scaling::random::configuration,
         testing::{MESH, compile_with},
     },
@@ -76,8 +77,8 @@ const MORE: [&str; 10] = [
      apps}\nspec: {podSelector: {matchLabels: {app: batch}}, rules: [{hosts: [a.example], ports: \
      [{port: 80, protocol: HTTP}]}]}\n",
     "apiVersion: egress-enforcer.io/v1alpha1\nkind: EgressPolicy\nmetadata: {name: p, namespace: \
-     team}\nspec: {rules: [{hosts: ['*.example'], ports: [{port: 80, protocol: HTTP}], methods: [GET], \
-     paths: [/v1]}, {hosts: [x.example, b.test], ports: [{port: 443, protocol: TLS}]}, {hosts: \
+     team}\nspec: {rules: [{hosts: ['*.example'], ports: [{port: 80, protocol: HTTP}], http: {methods: \
+     [GET], paths: [/v1]}}, {hosts: [x.example, b.test], ports: [{port: 443, protocol: TLS}]}, {hosts: \
      [198.51.100.7], ports: [{port: 5432, protocol: TCP}]}]}\n",
     "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: hop, namespace: \
      istio-system}\nspec: {host: istio-egressgateway.istio-system.svc.cluster.local, trafficPolicy: \
@@ -414,6 +415,9 @@ struct Counts {
     /// Pairs with another answer for another method, and for another path.
     by_method: usize,
     by_path: usize,
+    /// Pairs that an egress policy refuses, and allows with another method, and below another path.
+    policy_method: usize,
+    policy_path: usize,
 }
 
 impl Counts {
@@ -433,10 +437,22 @@ impl Counts {
         }
         let other = if question.method == Method::GET { Method::POST } else { Method::GET };
         let differs = |other: &ExplainRequest| data_path(snapshot, other, at).1 != done;
-        self.by_method +=
-            usize::from(differs(&ExplainRequest { method: other, ..question.clone() }));
-        let url = Url { path: "/other".into(), ..question.url.clone() };
-        self.by_path += usize::from(differs(&ExplainRequest { url, ..question.clone() }));
+        let method = ExplainRequest { method: other, ..question.clone() };
+        self.by_method += usize::from(differs(&method));
+        let below = |path: &str| {
+            let url = Url { path: path.into(), ..question.url.clone() };
+            ExplainRequest { url, ..question.clone() }
+        };
+        self.by_path += usize::from(differs(&below("/other")));
+        // The sentence of a refusal names the method, so another refusal is no other answer.
+        if matches!(&done, Done::Refused(reason, _) if reason == Reason::EgressPolicyDenied.name())
+        {
+            let allows = |other: &ExplainRequest| {
+                !matches!(data_path(snapshot, other, at).1, Done::Refused(..))
+            };
+            self.policy_method += usize::from(allows(&method));
+            self.policy_path += usize::from(allows(&below("/v1/x")));
+        }
     }
 
     fn of(&self, wanted: impl Fn(&str, By, bool) -> bool) -> usize {
@@ -445,6 +461,15 @@ impl Counts {
             .filter(|((scheme, by, refused), _)| wanted(scheme, *by, *refused))
             .map(|(_, n)| n)
             .sum()
+    }
+}
+
+/// What is refused or not compiled decides nothing, so the property would hold of it without a question.
+#[test]
+fn what_the_random_resources_lack_is_in_force() {
+    for more in MORE {
+        let all = compile_with(&[more], WORKLOADS).unwrap_or_else(|p| panic!("{p}")).warnings;
+        assert!(all.iter().all(|p| p.severity == Severity::Warning), "{more}: {all:?}");
     }
 }
 
@@ -528,6 +553,7 @@ fn explanations_agree_with_the_data_path() {
     assert!(by_port > 10, "{by_port} of {counts:#?}");
     // Methods, paths and every kind of policy have decided.
     assert!(counts.by_method > 0 && counts.by_path > 0, "{counts:#?}");
+    assert!(counts.policy_method > 0 && counts.policy_path > 0, "{counts:#?}");
     for reason in [
         Reason::NoRoute,
         Reason::HostNotInRegistry,
