@@ -9,6 +9,7 @@
 mod answer;
 mod ask;
 mod gateway;
+mod nearest;
 mod node;
 mod outcome;
 mod question;

@@ -60,12 +60,14 @@ pub(super) fn at_gateway(
                 GatewayDecision::Http(route) => &route.cluster,
                 GatewayDecision::Tcp(route) | GatewayDecision::Terminated(route) => &route.cluster,
             };
-            steps.noted(noted, Some(cluster));
+            steps.noted(noted, Ok(cluster));
             carried_out(&policy, asked, &decided, steps)
         }
         Err(Denied { reason, detail, matched: _ }) => {
-            steps.noted(noted, None);
-            steps.hint(reason, asked.question);
+            steps.noted(noted, Err(reason));
+            // One whose identity is refused has no policies.
+            let source = source(&policy, &asked.question.workload, asked.hop).ok();
+            steps.hint(reason, asked.question, source.as_ref());
             Outcome::new(Verdict::Refused, reason, detail)
         }
     }

@@ -6,6 +6,7 @@ use egress_ebpf::{reason::Reason, verdict::Mode};
 use serde::{Deserialize, Serialize};
 
 use super::{
+    nearest::{Difference, NearPolicy, near_policies},
     node::{Connected, NodeDecision},
     question::{ExplainRequest, Scheme},
 };
@@ -14,10 +15,10 @@ use crate::{
         ClientTls, ClientTlsMode, Cluster, DirectTarget, Discovery, Hop, HostPattern, NodeRoute,
         ResourcePath, Service, Snapshot, Step,
     },
-    types::Host,
+    types::{Host, Source},
 };
 
-/// Services, or routes, that a hint names at most.
+/// Services, policies or routes that a hint names at most.
 const HINTS: usize = 3;
 
 /// One step.
@@ -98,7 +99,30 @@ impl<'a> Steps<'a> {
         let by = self.places(origin.as_deref());
         self.push("node", text, by);
         if *reason == Reason::NoRoute {
-            self.nearest_routes(question, *address);
+            let workload = &question.workload;
+            let own = workload.addresses.first().copied();
+            let own = own.unwrap_or(IpAddr::from([0, 0, 0, 0]));
+            let source = Source::unauthenticated(own, Some(Arc::clone(workload)));
+            let mut near = self.near_policies(question, &source);
+            // No route is about the other differences.
+            near.retain(|near| near.difference == Difference::Port);
+            if near.is_empty() {
+                self.nearest_routes(question, *address);
+            } else {
+                self.push_near(near);
+            }
+        }
+    }
+
+    fn near_policies(&self, question: &ExplainRequest, source: &Source) -> Vec<NearPolicy> {
+        let destination = (&question.url.host, question.url.port);
+        near_policies(&self.snapshot.rules.egress, destination, source)
+    }
+
+    fn push_near(&mut self, near: Vec<NearPolicy>) {
+        for NearPolicy { policy, text, .. } in near.into_iter().take(HINTS) {
+            let by = self.places([&*policy]);
+            self.push("nearest", text, by);
         }
     }
 
@@ -134,7 +158,14 @@ impl<'a> Steps<'a> {
         };
         let texts: Vec<&str> = near.iter().map(|(text, _)| text.as_str()).collect();
         let text = format!("what is routed is {}", texts.join(", and "));
-        let by = self.places(near.iter().map(|(_, origin)| *origin));
+        // A resource may have several of them.
+        let mut origins: Vec<&str> = Vec::new();
+        for (_, origin) in &near {
+            if !origins.contains(origin) {
+                origins.push(origin);
+            }
+        }
+        let by = self.places(origins);
         self.push("nearest", text, by);
     }
 
@@ -153,10 +184,10 @@ impl<'a> Steps<'a> {
 
     /// What the gateway's decision depended on. Of several destinations that were looked up, only the
     /// cluster's is a step: copies of a request have others.
-    pub(super) fn noted(&mut self, noted: Vec<Step>, cluster: Option<&Arc<Cluster>>) {
+    pub(super) fn noted(&mut self, noted: Vec<Step>, decided: Result<&Arc<Cluster>, Reason>) {
         let mut served = false;
-        let refused = cluster.is_none();
-        let mut destination = None;
+        let refused = decided.is_err();
+        let (mut destination, mut egress_denied) = (None, None);
         for step in noted {
             match step {
                 Step::Service { entry, host, port, protocol } => {
@@ -183,7 +214,7 @@ impl<'a> Steps<'a> {
                     self.push("server", format!("port {port} serves {protocol}"), vec![place]);
                 }
                 Step::Destination { entry, rules, cluster: name } => {
-                    if cluster.is_some_and(|cluster| cluster.name.0 == name) {
+                    if decided.is_ok_and(|cluster| cluster.name.0 == name) {
                         destination = Some((entry, rules));
                     }
                 }
@@ -191,6 +222,8 @@ impl<'a> Steps<'a> {
                     let by = self.places([&*policy]);
                     self.push("policy", "a rule of an egress policy is for it", by);
                 }
+                // One that audit mode lets pass, or that is refused for another reason, is no step.
+                Step::EgressDenied { policies, why } => egress_denied = Some((policies, why)),
                 Step::Authorization { policy, rule, denies } if denies == refused => {
                     let verb = if denies { "refuses" } else { "allows" };
                     let rule = rule.map(|rule| format!(", by rules[{rule}]")).unwrap_or_default();
@@ -209,13 +242,31 @@ impl<'a> Steps<'a> {
             let by = self.places(labels);
             self.push("destination", "how the destination is reached", by);
         }
+        if let (Some((policies, why)), Err(Reason::EgressPolicyDenied)) = (egress_denied, decided) {
+            let by = self.places(policies.iter().map(|policy| &**policy));
+            self.push("policy", why, by);
+        }
     }
 
-    /// What the refusal has to do with the registry, where it names other things.
-    pub(super) fn hint(&mut self, reason: Reason, question: &ExplainRequest) {
-        if reason != Reason::HostNotInRegistry {
-            return;
+    /// What the refusal has to do with the registry and with egress policies, where those name other things. `source` is
+    /// who the gateway takes the workload for.
+    pub(super) fn hint(
+        &mut self,
+        reason: Reason,
+        question: &ExplainRequest,
+        source: Option<&Source>,
+    ) {
+        if reason == Reason::HostNotInRegistry {
+            self.near_services(question);
         }
+        if let (Reason::HostNotInRegistry | Reason::EgressPolicyDenied, Some(source)) =
+            (reason, source)
+        {
+            self.push_near(self.near_policies(question, source));
+        }
+    }
+
+    fn near_services(&mut self, question: &ExplainRequest) {
         let (host, port) = (&question.url.host, question.url.port);
         let namespace = Some(&question.workload.namespace);
         let mut near: Vec<(String, Arc<Service>)> = Vec::new();
@@ -324,7 +375,7 @@ fn originated(tls: &ClientTls, host: Option<&Host>) -> String {
 }
 
 /// Whether a host that is declared differs from another by a letter or two.
-fn is_typo(declared: &HostPattern, asked: &Host) -> bool {
+pub(super) fn is_typo(declared: &HostPattern, asked: &Host) -> bool {
     let (Some(Host::Name(declared)), Host::Name(asked)) = (declared.exact(), asked) else {
         return false;
     };

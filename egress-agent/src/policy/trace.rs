@@ -55,6 +55,13 @@ pub enum Step {
     },
     /// A rule of an egress policy allows it.
     Granted(Arc<str>),
+    /// Egress policies are why it is refused.
+    EgressDenied {
+        /// `EgressPolicy shop/payments`.
+        policies: Vec<Arc<str>>,
+        /// What they have to do with it.
+        why: String,
+    },
     /// An authorization policy decides about it.
     Authorization {
         /// `AuthorizationPolicy istio-system/deny-admin`.

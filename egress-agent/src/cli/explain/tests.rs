@@ -78,6 +78,32 @@ spec:
   rules: [{to: [{operation: {methods: [POST]}}]}]
 ";
 
+/// Two policies for pods of one namespace.
+const POLICIES: &str = "\
+apiVersion: egress-enforcer.io/v1alpha1
+kind: EgressPolicy
+metadata: {name: news, namespace: apps}
+spec:
+  podSelector: {matchLabels: {app: sleep}}
+  rules:
+  - hosts: [edition.cnn.com]
+    ports: [{port: 80, protocol: HTTP}]
+    http: {methods: [GET], paths: [/politics]}
+  - hosts: [edition.cnn.com]
+    ports: [{port: 443, protocol: TLS}]
+---
+apiVersion: egress-enforcer.io/v1alpha1
+kind: EgressPolicy
+metadata: {name: orders, namespace: apps}
+spec:
+  podSelector: {matchLabels: {app: job}}
+  rules:
+  - hosts: [api.example.com]
+    ports: [{port: 8080, protocol: HTTP}]
+";
+
+const JOB: &str = "- {name: job, namespace: apps, labels: {app: job}, addresses: [10.0.0.9]}\n";
+
 fn ask(from: &str, url: &str) -> Query {
     Query { from: from.into(), url: url.into(), ..Query::default() }
 }
@@ -118,6 +144,73 @@ fn a_refusal_names_the_nearest_rule() {
     golden("explain-denied.txt", &shown(&denied, &post));
     let get = Query { method: None, ..post };
     assert_eq!(get.answer(&denied).unwrap().outcome.verdict, Verdict::Allowed);
+}
+
+#[test]
+fn a_refusal_names_the_nearest_policy() {
+    let policies = compiled(&[("policies.yaml", POLICIES)], JOB);
+    let of = |from: &str, url: &str| shown(&policies, &ask(from, url));
+    golden("explain-policy-typo.txt", &of("apps/sleep", "http://edition.cnm.com/politics"));
+    golden("explain-policy-other-pod.txt", &of("apps/job", "http://edition.cnn.com/politics"));
+    let get = ask("apps/sleep", "http://edition.cnn.com/politics");
+    let post = Query { method: Some("POST".into()), ..get.clone() };
+    golden("explain-policy-denied.txt", &shown(&policies, &post));
+    let allowed = get.answer(&policies).unwrap();
+    assert_eq!(allowed.outcome.verdict, Verdict::Allowed);
+    assert!(allowed.steps.iter().all(|line| line.step != "nearest"), "{allowed:#?}");
+}
+
+/// The texts of the steps `nearest`, and the resources that each names.
+fn nearest(
+    snapshot: &Arc<crate::policy::Snapshot>,
+    from: &str,
+    url: &str,
+) -> Vec<(String, Vec<String>)> {
+    let steps = ask(from, url).answer(snapshot).unwrap().steps.into_iter();
+    let near = steps.filter(|line| line.step == "nearest");
+    let by = |line: &crate::explain::Line| -> Vec<String> {
+        line.by.iter().map(|place| format!("{}:{}", place.resource, place.line)).collect()
+    };
+    near.map(|line| (line.text.clone(), by(&line))).collect()
+}
+
+#[test]
+fn another_port_of_a_policys_host_is_named() {
+    let policies = compiled(&[("policies.yaml", POLICIES)], JOB);
+    let text = "EgressPolicy apps/news names edition.cnn.com with port 80 and port 443";
+    let news = vec!["EgressPolicy apps/news:1".to_owned()];
+    // At the gateway, where another policy opens the port, and at the node, where nothing does.
+    for port in [8080, 81] {
+        let url = format!("http://edition.cnn.com:{port}/");
+        let found = nearest(&policies, "apps/sleep", &url);
+        assert_eq!(found, [(text.to_owned(), news.clone())], "{url}");
+    }
+    // Of a host that no policy names, each policy that routes anything is named once.
+    let found = nearest(&policies, "apps/sleep", "tcp://198.51.100.9:22");
+    let [(text, by)] = &found[..] else { panic!("{found:?}") };
+    for port in ["port 80 ", "port 443 ", "port 8080 "] {
+        assert!(text.contains(port), "{text}");
+    }
+    assert_eq!(by[..], ["EgressPolicy apps/news:1", "EgressPolicy apps/orders:13"]);
+    // A pod that a policy does not select is told of no port and no typing error of that policy.
+    let of_job = |host: &str| nearest(&policies, "apps/job", &format!("http://{host}:8080/"));
+    assert_eq!(of_job("edition.cnn.com"), []);
+    assert_eq!(of_job("edition.cnm.com"), []);
+    assert_eq!(of_job("api.exampel.com").len(), 1);
+}
+
+#[test]
+fn a_policy_that_confines_a_pod_is_named() {
+    let any = MESH.replace("REGISTRY_ONLY", "ALLOW_ANY");
+    let mesh = file("mesh.yaml", &format!("{any}{JOB}"));
+    let compiled = config::compile(&[file("policies.yaml", POLICIES)], Some(&mesh)).unwrap();
+    let snapshot = Arc::new(compiled.snapshot);
+    let found = ask("apps/sleep", "http://www.example.com/").answer(&snapshot).unwrap();
+    assert_eq!(found.outcome.reason, "egress_policy_denied", "{found:#?}");
+    let policy: Vec<_> = found.steps.iter().filter(|line| line.step == "policy").collect();
+    let [line] = &policy[..] else { panic!("{found:#?}") };
+    assert!(line.text.contains("confines"), "{line:?}");
+    assert_eq!((&*line.by[0].resource, line.by[0].line), ("EgressPolicy apps/news", 1));
 }
 
 #[test]

@@ -1,10 +1,13 @@
 //! Refusals, said so that a person knows what to change.
 
+use std::sync::Arc;
+
 use egress_ebpf::reason::Reason;
 
 use crate::{
     policy::{
         Denied, EgressAccess, EgressPolicy, Grant, HttpRequest, RouteSet, ServerProtocol, Service,
+        trace::{self, Step},
     },
     types::{GatewayPort, Host, OriginalPort, Port},
 };
@@ -131,6 +134,10 @@ pub(super) fn not_granted(asked: &str, nearest: &Grant) -> Denied {
         EgressAccess::Tls => "TLS there".into(),
         EgressAccess::Tcp { .. } => "raw TCP there".into(),
     };
+    trace::note(|| Step::EgressDenied {
+        policies: vec![Arc::clone(&nearest.policy.label)],
+        why: format!("an egress policy names this host and port, and allows {allowed}"),
+    });
     Denied {
         reason: Reason::EgressPolicyDenied,
         detail: format!("no policy allows {asked}; {} allows {allowed}", nearest.policy.label),
@@ -140,6 +147,10 @@ pub(super) fn not_granted(asked: &str, nearest: &Grant) -> Denied {
 
 /// No policy of the source names the host, and without a policy it would pass (`ALLOW_ANY`).
 pub(super) fn confined(host: &Host, port: OriginalPort, by: &EgressPolicy) -> Denied {
+    trace::note(|| Step::EgressDenied {
+        policies: vec![Arc::clone(&by.label)],
+        why: "an egress policy confines the workload to what policies name".into(),
+    });
     Denied {
         reason: Reason::EgressPolicyDenied,
         detail: format!(
@@ -153,6 +164,14 @@ pub(super) fn confined(host: &Host, port: OriginalPort, by: &EgressPolicy) -> De
 
 /// Two raw TCP services come to the gateway in the same way.
 pub(super) fn two_raw_services(one: &Grant, other: &Grant) -> Denied {
+    trace::note(|| {
+        let mut policies = vec![Arc::clone(&one.policy.label), Arc::clone(&other.policy.label)];
+        policies.dedup();
+        Step::EgressDenied {
+            policies,
+            why: format!("{} and {} are both raw TCP on one port", one.rule.host, other.rule.host),
+        }
+    });
     Denied {
         reason: Reason::EgressPolicyDenied,
         detail: format!(
