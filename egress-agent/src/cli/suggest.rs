@@ -257,6 +257,7 @@ workloads:
             |form, wildcards| suggested(&flows(), &mesh(), form, wildcards).unwrap().to_string();
         golden("suggest-policy.yaml", &text(OutputForm::Policy, false));
         golden("suggest-wildcards.yaml", &text(OutputForm::Policy, true));
+        golden("suggest-istio.yaml", &text(OutputForm::Istio, false));
         let istio = text(OutputForm::Istio, true);
         assert!(istio.contains("# Left out: raw TCP of shop to 203.0.113.9 port 5432."), "{istio}");
         let without = Mesh { gateway: None, ..mesh() };

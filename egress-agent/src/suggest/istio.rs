@@ -163,7 +163,8 @@ fn server(namespace: &str, host: &str, ports: &Ports, gateway: &GatewayPlace) ->
         let tls =
             if *spoken == SuggestedProtocol::Tls { "    tls: {mode: PASSTHROUGH}\n" } else { "" };
         let host = quoted(&format!("{namespace}/{host}"));
-        write!(text, "  - port: {}\n{tls}    hosts: [{host}]\n", port_of(*port, *spoken)).ok();
+        let port = port_of(*port, *spoken);
+        write!(text, "  - port: {port}\n{tls}    hosts:\n    - {host}\n").ok();
     }
     text
 }
@@ -172,7 +173,7 @@ fn entry(namespace: &str, host: &str, ports: &Ports) -> String {
     let resolution = if host.starts_with('*') { "NONE" } else { "DNS" };
     let mut text = format!(
         "---\napiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata:\n  name: {}\n  \
-         namespace: {}\nspec:\n  hosts: [{}]\n  exportTo: ['.']\n  location: MESH_EXTERNAL\n  \
+         namespace: {}\nspec:\n  hosts:\n  - {}\n  exportTo: ['.']\n  location: MESH_EXTERNAL\n  \
          resolution: {resolution}\n  ports:\n",
         name(host),
         quoted(namespace),
@@ -188,14 +189,14 @@ fn routes(namespace: &str, host: &str, ports: &Ports, gateway: &GatewayPlace) ->
     let at = format!("{}/{}", gateway.namespace, gateway_name(namespace, host));
     let mut text = format!(
         "---\napiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata:\n  name: {}\n  \
-         namespace: {}\nspec:\n  hosts: [{}]\n  exportTo: ['.']\n  gateways: [mesh, {at}]\n",
+         namespace: {}\nspec:\n  hosts:\n  - {}\n  exportTo: ['.']\n  gateways:\n  - mesh\n  - {at}\n",
         name(host),
         quoted(namespace),
         quoted(host)
     );
     for (wanted, kind, sni) in [
         (SuggestedProtocol::Http, "http", String::new()),
-        (SuggestedProtocol::Tls, "tls", format!(", sniHosts: [{}]", quoted(host))),
+        (SuggestedProtocol::Tls, "tls", format!("      sniHosts:\n      - {}\n", quoted(host))),
     ] {
         let here = || ports.iter().filter(|((_, spoken), _)| *spoken == wanted);
         if here().next().is_none() {
@@ -205,18 +206,21 @@ fn routes(namespace: &str, host: &str, ports: &Ports, gateway: &GatewayPlace) ->
         for ((port, _), groups) in here() {
             let to = |host: &str| {
                 let host = quoted(host);
-                format!("route: [{{destination: {{host: {host}, port: {{number: {port}}}}}}}]")
+                format!(
+                    "    route:\n    - destination:\n        host: {host}\n        port: {{number: {port}}}\n"
+                )
             };
             text.push_str("  - match:\n");
             for (group, seen) in groups {
                 let from = source(group);
                 let why = seen.map_or_else(|| "suggested before".to_owned(), evidence);
                 writeln!(text, "    # {why}").ok();
-                writeln!(text, "    - {{gateways: [mesh], port: {port}{sni}{from}}}").ok();
+                write!(text, "    - gateways: [mesh]\n      port: {port}\n{sni}{from}").ok();
             }
-            writeln!(text, "    {}", to(&gateway.service)).ok();
-            writeln!(text, "  - match: [{{gateways: [{at}], port: {port}{sni}}}]").ok();
-            writeln!(text, "    {}", to(host)).ok();
+            text.push_str(&to(&gateway.service));
+            write!(text, "  - match:\n    - gateways:\n      - {at}\n      port: {port}\n{sni}")
+                .ok();
+            text.push_str(&to(host));
         }
     }
     text
@@ -224,12 +228,9 @@ fn routes(namespace: &str, host: &str, ports: &Ports, gateway: &GatewayPlace) ->
 
 /// Conditions on the workloads of a group.
 fn source(group: &Group) -> String {
-    let pairs =
-        group.labels.iter().map(|(key, value)| format!("{}: {}", quoted(key), quoted(value)));
-    let pairs: Vec<String> = pairs.collect();
-    let labels = match pairs.as_slice() {
-        [] => String::new(),
-        pairs => format!(", sourceLabels: {{{}}}", pairs.join(", ")),
+    let labels = match labels(&group.labels, "        ") {
+        none if none.is_empty() => none,
+        lines => format!("      sourceLabels:\n{lines}"),
     };
-    format!(", sourceNamespace: {}{labels}", quoted(&group.namespace))
+    format!("      sourceNamespace: {}\n{labels}", quoted(&group.namespace))
 }

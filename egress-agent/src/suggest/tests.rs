@@ -181,6 +181,32 @@ fn what_was_seen_is_allowed_and_nothing_else() {
     assert!(counts.iter().all(|count| count.load(Ordering::Relaxed) > 500));
 }
 
+/// Only a word that is longer makes a line longer than a page is wide.
+#[test]
+fn resources_of_long_names_are_no_wider_than_a_page() {
+    let word = "a-rather-long-label-of-sixty-three-letters-and-signs-and-digits";
+    let host = [word, word, "example"].join(".");
+    let flows = [
+        FlowRecord { host: Some(host.clone()), ..flow((0, 0, 0)) },
+        FlowRecord { host: Some(host), ..flow((0, 0, 1)) },
+    ];
+    let labels = ["app.kubernetes.io/component", "app.kubernetes.io/part-of", "tier"];
+    let known = Labelled {
+        namespace: "shop".into(),
+        name: "web".into(),
+        labels: labels.map(|key| (key.to_owned(), word.to_owned())).into(),
+    };
+    let seen = ObservedTraffic::of(&flows, &[known]);
+    for text in [policies(&seen), istio(&seen, &gateway(), &[])] {
+        assert!(text.lines().any(|line| line.len() > 80), "{text}");
+        for line in text.lines().filter(|line| line.len() > 80) {
+            let value = line.trim_start().trim_start_matches("- ");
+            let value = value.split_once(": ").map_or(value, |(_key, value)| value);
+            assert!(!value.contains([' ', '{', '[']), "{line}\n{text}");
+        }
+    }
+}
+
 /// The resources of a text, by kind, namespace and name. An API server replaces what it has of one.
 fn resources(text: &str) -> BTreeMap<String, String> {
     let all = text.split("---\n").filter(|one| one.contains("kind: "));
@@ -251,9 +277,10 @@ fn a_suggestion_that_was_changed_is_left_as_it_is() {
     assert_eq!(resources(&replaced).len(), 6, "{replaced}");
 
     // A condition of the mesh's stage, and what is done besides at the gateway's.
-    let condition = first.replace("port: 80, source", "port: 80, uri: {prefix: /only}, source");
-    let (mesh, gateway) = first.rsplit_once("    route: [").unwrap();
-    let at_gateway = |more: &str| format!("{mesh}    {more}\n    route: [{gateway}");
+    let condition = first
+        .replace("port: 80\n      source", "port: 80\n      uri: {prefix: /only}\n      source");
+    let (mesh, gateway) = first.rsplit_once("    route:\n").unwrap();
+    let at_gateway = |more: &str| format!("{mesh}    {more}\n    route:\n{gateway}");
     for changed in [
         condition,
         at_gateway("retries: {attempts: 0}"),
