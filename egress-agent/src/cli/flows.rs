@@ -79,7 +79,7 @@ pub(super) struct FlowsArgs {
     #[arg(short, long)]
     follow: bool,
     /// Of those that are remembered and match, the last N alone.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = number_of_flows)]
     last: Option<usize>,
     /// One row for each workload, destination and reason: how often, when first, when last. With
     /// `--verdict denied` in audit mode it lists what enforcement would refuse.
@@ -101,6 +101,11 @@ pub(super) struct FlowsArgs {
     /// Where the node agent pins, to read from while it doesn't run.
     #[arg(long, value_name = "DIR", default_value = DEFAULT_BPFFS)]
     bpffs: PathBuf,
+}
+
+/// `--last`.
+fn number_of_flows(text: &str) -> Result<usize, String> {
+    text.parse().map_err(|_| format!("found `{text}`, expected a number of flows"))
 }
 
 /// `--output`.
@@ -332,6 +337,8 @@ fn coloured(line: &str, flow: &FlowRecord) -> String {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser as _;
+
     use super::{
         super::{
             testing::{documented, golden},
@@ -340,6 +347,24 @@ mod tests {
         *,
     };
     use crate::telemetry::flow_tests::{dropped, redirected};
+
+    #[derive(clap::Parser)]
+    struct Command {
+        #[command(flatten)]
+        args: FlowsArgs,
+    }
+
+    #[test]
+    fn last_is_a_number_of_flows() {
+        let read = |value: &str| Command::try_parse_from(["flows", &format!("--last={value}")]);
+        assert_eq!(read("20").unwrap().args.last, Some(20));
+        assert_eq!(read("0").unwrap().args.last, Some(0));
+        for wrong in ["x", "", "-1", "1.5", "99999999999999999999"] {
+            let error = read(wrong).err().unwrap().to_string();
+            let wanted = format!("found `{wrong}`, expected a number of flows");
+            assert!(error.contains(&wanted), "{wrong}: {error}");
+        }
+    }
 
     fn screen(output: Output) -> FlowPrinter<Vec<u8>> {
         let reasons = BTreeSet::new();

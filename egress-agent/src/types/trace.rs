@@ -3,6 +3,7 @@
 use std::{
     fmt,
     net::{IpAddr, SocketAddr},
+    str::FromStr,
 };
 
 /// What a node and a gateway call one connection. They exchange nothing for it: both know its source and the port
@@ -32,6 +33,21 @@ impl TraceId {
     }
 }
 
+impl FromStr for TraceId {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let is_written = text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let id = u64::from_str_radix(text, 16).ok().filter(|_| is_written);
+        id.map(Self).ok_or_else(|| {
+            format!(
+                "found `{text}`, expected a trace id of sixteen hexadecimal digits, as in \
+                 f18f7ecb71a95f74"
+            )
+        })
+    }
+}
+
 impl fmt::Display for TraceId {
     /// Sixteen hexadecimal digits.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -45,6 +61,14 @@ mod tests {
 
     fn id(source: &str, port: u16) -> Option<String> {
         TraceId::of(source.parse().unwrap(), port).map(|id| id.to_string())
+    }
+
+    #[test]
+    fn an_id_is_read_as_it_is_written() {
+        let written = id("10.0.0.5:40000", 443).unwrap();
+        assert_eq!(written.parse::<TraceId>().unwrap().to_string(), written);
+        let zeros: TraceId = "00000000000000aB".parse().unwrap();
+        assert_eq!(zeros.to_string(), "00000000000000ab");
     }
 
     #[test]

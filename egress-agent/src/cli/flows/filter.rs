@@ -5,7 +5,7 @@ mod values;
 
 use std::time::SystemTime;
 
-use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
+use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, error::ErrorKind};
 
 use self::options::Options;
 use crate::telemetry::FlowRecord;
@@ -53,6 +53,11 @@ impl Args for Filter {
 impl FromArgMatches for Filter {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
         let nots: Vec<usize> = matches.indices_of(NOT).into_iter().flatten().collect();
+        if nots.iter().any(|not| !is_used(matches, *not)) {
+            let text = "found `--not` without an option after it that chooses flows, expected one, as in `--not \
+                        --port 53`\n";
+            return Err(clap::Error::raw(ErrorKind::ValueValidation, text));
+        }
         let all = Options::from_arg_matches(matches)?;
         let (only, not) = all.split(|id| negated(matches, id, &nots));
         Ok(Self { only, not })
@@ -64,9 +69,15 @@ impl FromArgMatches for Filter {
     }
 }
 
-/// For each value of an option, in order, whether it follows a `--not`. Every flag, option and value has
-/// an index of its own, so the first value comes two after the flag; the values of one list follow each
-/// other.
+/// Whether an option follows the `--not` at this index. Every flag, option and value has an index of its own, so the
+/// first value comes two after the flag.
+fn is_used(matches: &ArgMatches, not: usize) -> bool {
+    let mut values = Options::NAMES.iter().flat_map(|id| matches.indices_of(id)).flatten();
+    values.any(|index| index == not + 2)
+}
+
+/// For each value of an option, in order, whether it follows a `--not`, as in [`is_used`]; the values of one list follow
+/// each other.
 fn negated(matches: &ArgMatches, id: &str, nots: &[usize]) -> Vec<bool> {
     let mut before: Option<(usize, bool)> = None;
     let indices = matches.indices_of(id).into_iter().flatten();

@@ -4,8 +4,12 @@ use std::{net::IpAddr, time::SystemTime};
 
 use egress_ebpf::reason::Reason;
 
-use super::values::{LabelSelector, Moment, PodName, Protocol, Verdict};
-use crate::{cli::reasons::reason, telemetry::FlowRecord};
+use super::values::{LabelSelector, Moment, PodName, Protocol, Verdict, address, port};
+use crate::{
+    cli::reasons::reason,
+    telemetry::FlowRecord,
+    types::{Port, TraceId},
+};
 
 /// Whether a value of an option is what the flow has, at this time.
 type Matches<T> = fn(&T, &FlowRecord, SystemTime) -> bool;
@@ -20,6 +24,9 @@ macro_rules! options {
         }
 
         impl Options {
+            /// The names of the options.
+            pub(super) const NAMES: &[&str] = &[$(stringify!($name)),*];
+
             /// Whether none is given.
             pub(super) fn is_empty(&self) -> bool {
                 [$(self.$name.is_empty()),*].iter().all(|is_empty| *is_empty)
@@ -82,31 +89,33 @@ options! {
     #[arg(short, long, visible_alias = "from-label", value_name = "KEY[=VALUE],...")]
     label: LabelSelector = |value, flow, _now| value.is_of(flow);
     /// From or to this address.
-    #[arg(long, visible_alias = "ip", value_name = "IP", value_delimiter = ',')]
+    #[arg(long, visible_alias = "ip", value_name = "IP", value_delimiter = ',', value_parser = address)]
     address: IpAddr = |value, flow, _now| {
         from_address(flow, *value) || to_address(flow, *value)
     };
     /// From this address.
-    #[arg(long, visible_alias = "from-ip", value_name = "IP", value_delimiter = ',')]
+    #[arg(long, visible_alias = "from-ip", value_name = "IP", value_delimiter = ',', value_parser = address)]
     from_address: IpAddr = |value, flow, _now| from_address(flow, *value);
     /// To this address; the gateway's, and the one that a gateway connected to, included.
-    #[arg(long, visible_alias = "to-ip", value_name = "IP", value_delimiter = ',')]
+    #[arg(long, visible_alias = "to-ip", value_name = "IP", value_delimiter = ',', value_parser = address)]
     to_address: IpAddr = |value, flow, _now| to_address(flow, *value);
     /// From or to this port.
-    #[arg(long, value_name = "PORT", value_delimiter = ',')]
-    port: u16 = |value, flow, _now| flow.source_port == Some(*value) || to_port(flow, *value);
+    #[arg(long, value_name = "PORT", value_delimiter = ',', value_parser = port)]
+    port: Port = |value, flow, _now| flow.source_port == Some(value.get()) || to_port(flow, value.get());
     /// From this port.
-    #[arg(long, value_name = "PORT", value_delimiter = ',')]
-    from_port: u16 = |value, flow, _now| flow.source_port == Some(*value);
+    #[arg(long, value_name = "PORT", value_delimiter = ',', value_parser = port)]
+    from_port: Port = |value, flow, _now| flow.source_port == Some(value.get());
     /// To this port; the gateway's, and the one that a gateway connected to, included.
-    #[arg(long, value_name = "PORT", value_delimiter = ',')]
-    to_port: u16 = |value, flow, _now| to_port(flow, *value);
+    #[arg(long, value_name = "PORT", value_delimiter = ',', value_parser = port)]
+    to_port: Port = |value, flow, _now| to_port(flow, value.get());
     /// To this host; `*.example.com` is all below it.
     #[arg(long, visible_aliases = ["to-host", "fqdn"], value_name = "NAME", value_delimiter = ',')]
     host: String = |value, flow, _now| names(flow, value);
     /// Of the connection that has this trace id, on its node or its gateway.
     #[arg(long, value_name = "ID", value_delimiter = ',')]
-    trace: String = |value, flow, _now| flow.trace_id.as_ref() == Some(value);
+    trace: TraceId = |value, flow, _now| {
+        flow.trace_id.as_ref().is_some_and(|id| id.parse::<TraceId>() == Ok(*value))
+    };
     /// Of this protocol: tcp, udp, icmp, tls, http (of any version).
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     protocol: Protocol = |value, flow, _now| value.is_of(flow);

@@ -9,6 +9,11 @@ use crate::telemetry::flow_tests::{dropped, redirected};
 struct Line {
     #[command(flatten)]
     filter: Filter,
+    /// Options that choose no flows.
+    #[arg(long)]
+    follow: bool,
+    #[arg(long)]
+    last: Option<usize>,
 }
 
 fn filter(args: &[&str]) -> Result<Filter, String> {
@@ -89,10 +94,49 @@ fn not_is_for_the_next_option_alone() {
     assert_eq!(shown(&["--verdict", "denied", "--not", "--verdict", "redirected"]), (true, false));
     assert_eq!(shown(&["--not", "--port", "40001", "--not", "--pod", "web"]), (false, true));
     assert_eq!(shown(&["-n", "default", "--not", "--from-ip", "10.0.0.5"]), (false, false));
-    // Without an option after it, it is for nothing.
-    assert_eq!(shown(&["--port", "443", "--not"]), (true, true));
-    assert!(filter(&["--not"]).unwrap().is_empty());
     assert!(!filter(&["--not", "--port", "1"]).unwrap().is_empty());
+}
+
+#[test]
+fn not_without_an_option_to_negate_is_an_error() {
+    for args in [
+        &["--not"][..],
+        &["--port", "443", "--not"],
+        &["--not", "--not", "--port", "443"],
+        &["--not", "--follow", "--port", "443"],
+        &["--not", "--last", "3"],
+        &["--not", "--pod", "web", "--not"],
+    ] {
+        let error = filter(args).unwrap_err();
+        assert!(error.contains("found `--not`") && error.contains("expected"), "{args:?}: {error}");
+    }
+}
+
+#[test]
+fn values_that_cannot_be_read_are_named_with_what_is_expected() {
+    let port = "expected a port from 1 to 65535";
+    let trace = "expected a trace id of sixteen hexadecimal digits";
+    for (option, value, expected) in [
+        ("--port", "0", port),
+        ("--port", "x", port),
+        ("--port", "65536", port),
+        ("--from-port", "0", port),
+        ("--to-port", "0", port),
+        ("--trace", "", trace),
+        ("--trace", "f18f7ecb71a95f7", trace),
+        ("--trace", "f18f7ecb71a95f745", trace),
+        ("--trace", "+18f7ecb71a95f74", trace),
+        ("--trace", "g18f7ecb71a95f74", trace),
+        ("--address", "a.example", "expected an IP address"),
+        ("--from-ip", "10.0.0.0/8", "expected an IP address"),
+        ("--to-ip", "x", "expected an IP address"),
+    ] {
+        let error = filter(&[&format!("{option}={value}")]).unwrap_err();
+        let wanted = format!("found `{value}`, {expected}");
+        assert!(error.contains(&wanted), "{option}={value}: {error}");
+    }
+    assert!(filter(&["--port", "443,0"]).unwrap_err().contains("found `0`"));
+    assert_eq!(shown(&["--trace", "F18F7ECB71A95F74"]), (false, true));
 }
 
 #[test]

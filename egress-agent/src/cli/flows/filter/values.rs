@@ -1,6 +1,7 @@
 //! Values of the options.
 
 use std::{
+    net::IpAddr,
     str::FromStr,
     time::{Duration, SystemTime},
 };
@@ -10,7 +11,7 @@ use jiff::Timestamp;
 
 use crate::{
     telemetry::{FlowRecord, FlowVerdict},
-    types::{duration_within, parse_duration},
+    types::{Port, duration_within, parse_duration},
 };
 
 /// `--verdict`.
@@ -99,6 +100,17 @@ impl LabelSelector {
             (None, _) => false,
         })
     }
+}
+
+/// `--port` and the like.
+pub(super) fn port(text: &str) -> Result<Port, String> {
+    let port = text.parse().ok().and_then(Port::new);
+    port.ok_or_else(|| format!("found `{text}`, expected a port from 1 to 65535"))
+}
+
+/// `--address` and the like.
+pub(super) fn address(text: &str) -> Result<IpAddr, String> {
+    text.parse().map_err(|_| format!("found `{text}`, expected an IP address"))
 }
 
 /// `--protocol`, in upper case as flows have it.
