@@ -248,8 +248,8 @@ impl<'a> Steps<'a> {
         }
     }
 
-    /// What the refusal has to do with the registry and with egress policies, where those name other things. `source` is
-    /// who the gateway takes the workload for.
+    /// What the refusal has to do with the registry and with egress policies, where those name other
+    /// things. `source` is who the gateway takes the workload for.
     pub(super) fn hint(
         &mut self,
         reason: Reason,

@@ -76,8 +76,8 @@ fn is_used(matches: &ArgMatches, not: usize) -> bool {
     values.any(|index| index == not + 2)
 }
 
-/// For each value of an option, in order, whether it follows a `--not`, as in [`is_used`]; the values of one list follow
-/// each other.
+/// For each value of an option, in order, whether it follows a `--not`, as in [`is_used`]; the values of one
+/// list follow each other.
 fn negated(matches: &ArgMatches, id: &str, nots: &[usize]) -> Vec<bool> {
     let mut before: Option<(usize, bool)> = None;
     let indices = matches.indices_of(id).into_iter().flatten();
