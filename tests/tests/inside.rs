@@ -291,6 +291,11 @@ fn neighbours_are_found_and_chatter_harms_nobody() {
     assert_eq!(capture.frames(), Vec::<String>::new());
 }
 
+fn dig(from: &Place, server: &str, over: &str) -> anyhow::Result<Finished> {
+    let at = format!("@{server}");
+    from.run("dig", &[&at, "+short", over, "+tries=1", "+timeout=2", plan::HOST])
+}
+
 #[test]
 fn dns_of_the_cluster_answers_over_udp_and_tcp() {
     let hosts = Enforced::cluster().unwrap();
@@ -299,10 +304,6 @@ fn dns_of_the_cluster_answers_over_udp_and_tcp() {
         |protocol| Service { protocol, address: "10.96.0.53:53", endpoint: "10.244.2.10:53" };
     services::apply(testbed, &[service("udp"), service("tcp")]).unwrap();
     let (pod, on_host) = (testbed.pod(), testbed.host_network());
-    let dig = |from: &Place, server: &str, over: &str| {
-        let at = format!("@{server}");
-        from.run("dig", &[&at, "+short", over, "+tries=1", "+timeout=2", plan::HOST])
-    };
     for from in [pod, &on_host] {
         // On the node, and a Service's.
         for server in [plan::CLUSTER_DNS, "10.96.0.53"] {
@@ -319,4 +320,48 @@ fn dns_of_the_cluster_answers_over_udp_and_tcp() {
             refused(&hosts, "DNS over TCP", &["no_route"], || dig(from, server, "+tcp"));
         }
     }
+}
+
+/// Asks the server of its second argument whatever it is asked at the address of its first one.
+const STUB: &str = r"import socket, sys
+stub = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+stub.bind((sys.argv[1], 53))
+print('bound', flush=True)
+while True:
+    query, client = stub.recvfrom(4096)
+    upstream = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    upstream.settimeout(10)
+    upstream.sendto(query, (sys.argv[2], 53))
+    stub.sendto(upstream.recv(4096), client)";
+
+/// What `docs/operations.md` says of the host's own resolver: it is on loopback, and asks whom it likes, because it
+/// is no workload. One that is a workload is refused, as is a workload that asks an external resolver by itself.
+#[test]
+fn the_hosts_own_stub_resolver_asks_whom_it_likes() {
+    const HOSTS_OWN: &str = "127.0.0.53";
+    const WORKLOADS: &str = "127.0.0.54";
+    let hosts = Enforced::cluster().unwrap();
+    let Enforced { capture, testbed, .. } = &hosts;
+    let on_host = testbed.host_network();
+    let start = |place: &Place, address: &str| {
+        let args = ["-c", STUB, address, plan::OUTSIDE_DNS];
+        let stub = place.start(&testbed.dir(), address, "/usr/bin/python3", &args).unwrap();
+        until_is(SOON, address, || stub.stdout(), |said| said.contains("bound")).unwrap();
+        stub
+    };
+    let _stubs = [start(testbed.app(), HOSTS_OWN), start(&on_host, WORKLOADS)];
+
+    assert_eq!(capture.take(), Vec::<String>::new());
+    let answer = dig(&on_host, HOSTS_OWN, "+notcp").unwrap();
+    assert_eq!(answer.stdout.trim(), plan::WEB, "{answer:?}");
+    let asked = capture.take();
+    let is_of_the_stub = |frame: &String| frame.contains(plan::OUTSIDE_DNS);
+    assert!(!asked.is_empty() && asked.iter().all(is_of_the_stub), "{asked:#?}");
+
+    refused(&hosts, "DNS past the stub", &["protocol"], || {
+        dig(&on_host, plan::OUTSIDE_DNS, "+notcp")
+    });
+    refused(&hosts, "DNS of a stub that is a workload", &["protocol"], || {
+        dig(&on_host, WORKLOADS, "+notcp")
+    });
 }
