@@ -1,5 +1,5 @@
 //! Values that a page gives: defaults of options, ports, label values, response flags, settings of units and of the
-//! kernel, error numbers, annotations, statistics, names of files, pages of a port.
+//! kernel, error numbers, annotations, statistics, names of files, pages of a port, the layout of the maps.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,7 +10,7 @@ use std::{
 
 use clap::{Command, CommandFactory as _};
 use egress_agent::{cli::Cli, telemetry::ResponseFlag, types::parse_duration};
-use egress_ebpf::reason::Reason;
+use egress_ebpf::{abi::ABI_VERSION, reason::Reason};
 use regex::Regex;
 
 use crate::{
@@ -34,9 +34,11 @@ const NO_FLAGS: [&str; 12] =
 /// Label values that a page gives as an example of a reader's own.
 const EXAMPLE_LABELS: [&str; 1] = ["2xx"];
 
-/// Each option's defaults, of all commands that have it.
-fn defaults() -> &'static BTreeMap<String, BTreeSet<String>> {
-    fn add(command: &Command, found: &mut BTreeMap<String, BTreeSet<String>>) {
+/// Each option's defaults, by the command that has it.
+type Defaults = BTreeMap<String, BTreeMap<String, BTreeSet<String>>>;
+
+fn all_defaults() -> &'static Defaults {
+    fn add(command: &Command, found: &mut Defaults) {
         for argument in command.get_arguments() {
             let Some(long) = argument.get_long() else { continue };
             let help = argument.get_long_help().or_else(|| argument.get_help());
@@ -45,16 +47,29 @@ fn defaults() -> &'static BTreeMap<String, BTreeSet<String>> {
             let said = help.split("[default: ").nth(1).and_then(|rest| rest.split(']').next());
             let own = argument.get_default_values().iter().filter_map(|value| value.to_str());
             let own = own.chain(said).map(plain);
-            found.entry(format!("--{long}")).or_default().extend(own);
+            let by_command = found.entry(format!("--{long}")).or_default();
+            by_command.entry(command.get_name().to_owned()).or_default().extend(own);
         }
         command.get_subcommands().for_each(|below| add(below, found));
     }
-    static ALL: LazyLock<BTreeMap<String, BTreeSet<String>>> = LazyLock::new(|| {
+    static ALL: LazyLock<Defaults> = LazyLock::new(|| {
         let mut found = BTreeMap::new();
         add(&Cli::command(), &mut found);
         found
     });
     &ALL
+}
+
+/// An option's defaults: of the role that `about` names first, if it has the option, and otherwise of all commands.
+fn defaults(option: &str, about: &str) -> BTreeSet<String> {
+    static ROLE: LazyLock<Regex> =
+        LazyLock::new(|| Regex::new(r"(?i)\b(?:(gateway)|node|agent)").expect("a pattern"));
+    let Some(by_command) = all_defaults().get(option) else { return BTreeSet::new() };
+    let role = ROLE.captures(about).map(|parts| parts.get(1).map_or("node", |_| "gateway"));
+    match role.and_then(|role| by_command.get(role)).filter(|own| !own.is_empty()) {
+        Some(own) => own.clone(),
+        None => by_command.values().flatten().cloned().collect(),
+    }
 }
 
 /// A value without what a page writes around it: `16,384` is `16384`.
@@ -70,8 +85,11 @@ fn cells(line: &str) -> Vec<&str> {
 
 /// The rows of tables of options that give another default than the program has.
 fn wrong_defaults(text: &str, checked: &mut usize) -> Vec<String> {
-    let (mut column, mut faults) = (None, Vec::new());
+    let (mut column, mut faults, mut heading) = (None, Vec::new(), "");
     for (number, line) in text.lines().enumerate() {
+        if line.starts_with('#') {
+            heading = line;
+        }
         if !line.starts_with('|') {
             column = None;
             continue;
@@ -85,7 +103,10 @@ fn wrong_defaults(text: &str, checked: &mut usize) -> Vec<String> {
         let Some(option) = row[0].split('`').nth(1).filter(|word| word.starts_with("--")) else {
             continue;
         };
-        let Some(own) = defaults().get(option).filter(|own| !own.is_empty()) else { continue };
+        let own = defaults(option, heading);
+        if own.is_empty() {
+            continue;
+        }
         // In words, where it depends on the machine.
         let in_words = own.iter().any(|value| value.contains(' '));
         if in_words {
@@ -99,7 +120,7 @@ fn wrong_defaults(text: &str, checked: &mut usize) -> Vec<String> {
     faults
 }
 
-/// `--option` (10 s): the default of a command that has it.
+/// `--option` (10 s): the default of the role that the paragraph is about.
 fn wrong_durations(text: &str, checked: &mut usize) -> Vec<String> {
     static FORM: LazyLock<Regex> =
         LazyLock::new(|| Regex::new(r"`(--[a-z-]+)`\s+\((\d+) (ms|s|min|h)\b").expect("a pattern"));
@@ -108,8 +129,10 @@ fn wrong_durations(text: &str, checked: &mut usize) -> Vec<String> {
         *checked += 1;
         let unit = if &parts[3] == "min" { "m" } else { &parts[3] };
         let given = parse_duration(&format!("{}{unit}", &parts[2]));
-        let own = defaults().get(&parts[1]).into_iter().flatten();
-        if given.is_none() || !own.into_iter().any(|own| parse_duration(own) == given) {
+        let before = &text[..parts.get_match().start()];
+        let paragraph = before.rsplit("\n\n").next().unwrap_or_default();
+        let own = defaults(&parts[1], paragraph);
+        if given.is_none() || !own.iter().any(|own| parse_duration(own) == given) {
             faults.push(format!(
                 "{} has another default than {} {}",
                 &parts[1], &parts[2], &parts[3]
@@ -125,6 +148,16 @@ fn wrong_ports(text: &str) -> Vec<String> {
     let all = PORT.find_iter(text).map(|found| found.as_str());
     let wrong = all.filter(|port| !PORTS.contains(port) && *port != EXAMPLE_PORT);
     wrong.map(|port| format!("nothing of ours has the port {port}")).collect()
+}
+
+/// `map layout N`, which `status` shows, is this program's.
+fn wrong_layouts(text: &str) -> Vec<String> {
+    static LAYOUT: LazyLock<Regex> =
+        LazyLock::new(|| Regex::new(r"map layout\s+(\d+)").expect("a pattern"));
+    let own = ABI_VERSION.to_string();
+    let given = LAYOUT.captures_iter(text).map(|parts| parts[1].to_owned());
+    let wrong = given.filter(|given| *given != own);
+    wrong.map(|given| format!("the maps have the layout {own}, not {given}")).collect()
 }
 
 /// Values of labels in expressions and series, of which a program writes none. One with `…` stands for any.
@@ -234,6 +267,7 @@ fn faults(text: &str, checked: &mut usize) -> Vec<String> {
     let mut faults = wrong_defaults(text, checked);
     faults.extend(wrong_durations(text, checked));
     faults.extend(wrong_ports(text));
+    faults.extend(wrong_layouts(text));
     faults.extend(wrong_labels(text));
     let wrong = spans(text)
         .into_iter()
@@ -266,6 +300,8 @@ fn a_value_that_no_program_has_is_found() {
         &*table("| `--max-headers` | number | 100 | headers |"),
         &table("| `--max-cached-names` | number | 16,384 | names |"),
         "`--drain-timeout` (10 s)",
+        "**Node.** It asks gateways. It ends after `--drain-timeout` (10 s)",
+        "The gateway asks no node. It ends after `--drain-timeout` (45 s)",
         "`--upgrade-drain-timeout`\n(900 s)",
         "Ports 15021 and 15090",
         "egress_enforcement_mode{mode=~\"audit|audit_redirect\"} == 1",
@@ -279,6 +315,7 @@ fn a_value_that_no_program_has_is_found() {
         "`outlier_detection.ejections_active`",
         "`/config_dump`",
         "`/sys/fs/cgroup/workloads.slice`",
+        &format!("pins  /sys/fs/bpf/egress-agent (map layout {ABI_VERSION})"),
     ] {
         assert_eq!(of(good), [""; 0], "{good}");
     }
@@ -286,6 +323,8 @@ fn a_value_that_no_program_has_is_found() {
         &*table("| `--max-headers` | number | 200 | headers |"),
         &table("| `--max-cached-names` | number | 16,383 | names |"),
         "`--drain-timeout` (20 s)",
+        "**Node.** It asks gateways. It ends after `--drain-timeout` (45 s)",
+        "The gateway asks no node. It ends after `--drain-timeout` (10 s)",
         "`--upgrade-drain-timeout`\n(800 s)",
         "Ports 15021 and 15091",
         "egress_enforcement_mode{mode=~\"audit|audit_redirct\"} == 1",
@@ -299,6 +338,7 @@ fn a_value_that_no_program_has_is_found() {
         "`outlier_detection.ejection_active`",
         "`/config_dumps`",
         "`/sys/fs/cgroup/workload.slice`",
+        &format!("pins  /sys/fs/bpf/egress-agent (map layout {})", ABI_VERSION - 1),
     ] {
         assert_eq!(of(wrong).len(), 1, "{wrong}: {:?}", of(wrong));
     }
