@@ -47,6 +47,26 @@ const FOREIGN: [&str; 21] = [
     "toFQDNs",
     "unrecognized_name",
 ];
+/// Programs that pages name in sentences and whose options nothing looks up: the objects or commands of each.
+const OBJECTS: [(&str, &[&str]); 14] = [
+    ("bpftool", &["link", "map", "net", "prog"]),
+    ("buildah", &["build"]),
+    ("cilium", &["policy", "status"]),
+    ("crictl", &["ps"]),
+    ("docker", &["build", "ps"]),
+    ("helm", &["install", "rollback", "test", "uninstall", "upgrade"]),
+    ("hubble", &["observe"]),
+    ("ip", &["address", "link", "neigh", "netns", "route", "rule"]),
+    ("istioctl", &["analyze", "proxy-status", "x"]),
+    ("kubectl", &["apply", "debug", "delete", "describe", "get", "logs", "port-forward"]),
+    ("linkerd", &["check", "viz"]),
+    ("perf", &["record", "report"]),
+    ("promtool", &["check"]),
+    ("tc", &["filter", "qdisc"]),
+];
+/// Those of them that do something with an object, and what.
+const WITH_VERBS: [&str; 3] = ["bpftool", "ip", "tc"];
+const VERBS: [&str; 6] = ["add", "del", "detach", "replace", "run", "show"];
 /// Of the changes of earlier versions, which name what is no longer there.
 const HISTORY: &str = "CHANGELOG.md";
 
@@ -106,6 +126,37 @@ fn agent(words: &[&str]) -> Result<(), String> {
     own_options(&cli, &mut known);
     let unknown = words.iter().find(|word| word.starts_with("--") && !known.contains(**word));
     unknown.map_or(Ok(()), |word| Err(format!("egress-agent {} has no {word}", command.get_name())))
+}
+
+/// `gateway --capture …`: a command line without the name of the program.
+fn unnamed(words: &[&str]) -> Option<Result<(), String>> {
+    let [first, second, ..] = words else { return None };
+    let cli = Cli::command();
+    let command = cli.find_subcommand(first).filter(|_| second.starts_with('-'))?;
+    let shorts: Vec<char> = command
+        .get_arguments()
+        .chain(cli.get_arguments())
+        .filter_map(clap::Arg::get_short)
+        .chain(['h'])
+        .collect();
+    let is_unknown = |word: &&&str| {
+        let short = word.strip_prefix('-').filter(|rest| !rest.starts_with('-'));
+        short.and_then(|rest| rest.chars().next()).is_some_and(|short| !shorts.contains(&short))
+    };
+    let unknown = words.iter().find(is_unknown);
+    Some(unknown.map_or_else(|| agent(words), |word| Err(format!("{first} has no {word}"))))
+}
+
+/// `ip route add …`: the object, and what is done with it.
+fn object(words: &[&str]) -> Option<Result<(), String>> {
+    let [program, object, rest @ ..] = words else { return None };
+    let (_, objects) = OBJECTS.iter().find(|(name, _)| name == program)?;
+    let verb = rest.first().filter(|_| WITH_VERBS.contains(program));
+    Some(match verb {
+        _ if !objects.contains(object) => Err(format!("{program} has no {object}")),
+        Some(verb) if !VERBS.contains(verb) => Err(format!("{program} {object} has no {verb}")),
+        _ => Ok(()),
+    })
 }
 
 /// A metric exists. A reason may look like one.
@@ -211,6 +262,10 @@ fn check(document: &str, span: &str, known: &BTreeSet<String>) -> Result<(), Str
     if *first == "egress-agent" {
         return agent(&words[1..]);
     }
+    if let Some(result) = unnamed(&words).or_else(|| object(&words)).filter(|_| document != HISTORY)
+    {
+        return result;
+    }
     if let Some(url) = url(span) {
         return lines::curl(&[&url]);
     }
@@ -304,6 +359,13 @@ fn what_is_not_there_is_found() {
         "streamIdleTimeout",
         "/config_dump?resource=",
         "%REQ(USER-AGENT):40%",
+        "gateway --capture bind:8080",
+        "flows -o json",
+        "flows of a pod",
+        "bpftool net show",
+        "ip route add unreachable 10.244.0.0/16",
+        "tc",
+        "kubectl apply",
     ] {
         assert_eq!(check("docs/telemetry.md", good, &known), Ok(()), "{good}");
     }
@@ -327,7 +389,19 @@ fn what_is_not_there_is_found() {
         "streamIdleTimeoutes",
         "/config_dumps",
         "%USER_AGENT%",
+        "gateway --captur bind:8080",
+        "flows --tracee",
+        "flows -Z json",
+        "status --follow",
+        "bpftool nte show",
+        "bpftool net shwo",
+        "ip rout add unreachable 10.244.0.0/16",
+        "tc filtre del",
+        "kubectl aply",
     ] {
         assert!(check("docs/telemetry.md", wrong, &known).is_err(), "{wrong}");
+    }
+    for old in ["gateway --captur bind:8080", "tc filtre del"] {
+        assert_eq!(check(HISTORY, old, &known), Ok(()), "{old}");
     }
 }
