@@ -5,9 +5,9 @@ use clap::Parser as _;
 use super::{Cli, run};
 
 #[path = "../../egress-agent/tests/docs/markdown.rs"]
-mod markdown;
+pub(crate) mod markdown;
 #[path = "../../egress-agent/tests/docs/shell.rs"]
-mod shell;
+pub(crate) mod shell;
 
 /// The words after `cargo xtask` of a command.
 fn ours(words: &[String]) -> Option<&[String]> {

@@ -61,6 +61,19 @@ enum Step {
     Test,
 }
 
+impl Step {
+    /// What it runs in the clone. The root directory is made from outside.
+    fn command(self) -> &'static [&'static str] {
+        match self {
+            Self::Root => &[],
+            Self::Setup => &["cargo", "xtask", "setup"],
+            Self::Build => &["cargo", "build", "--workspace", "--all-targets"],
+            Self::Demo => &["cargo", "xtask", "demo"],
+            Self::Test => &["cargo", "xtask", "test"],
+        }
+    }
+}
+
 impl Options {
     fn includes(&self, step: Step) -> bool {
         match self.only.as_slice() {
@@ -107,24 +120,25 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     } else {
         update(&root)?;
     }
-    let step = |step: Step, command: &[&str]| -> Result<()> {
+    let step = |step: Step, more: &[&str]| -> Result<()> {
         if !options.includes(step) {
             return Ok(());
         }
+        let command = [step.command(), more].concat();
         println!("\nfresh: {}", command.join(" "));
         let start = Instant::now();
-        run::show(&mut inside(&root, command))?;
+        run::show(&mut inside(&root, &command))?;
         println!("fresh: {step:?} passed in {} s", start.elapsed().as_secs());
         Ok(())
     };
-    step(Step::Setup, &["cargo", "xtask", "setup"])?;
+    step(Step::Setup, &[])?;
     if options.includes(Step::Setup) {
         tools(&root)?;
     }
-    step(Step::Build, &["cargo", "build", "--workspace", "--all-targets"])?;
-    step(Step::Demo, &["cargo", "xtask", "demo"])?;
+    step(Step::Build, &[])?;
+    step(Step::Demo, &[])?;
     let test: Vec<&str> = options.test.iter().map(String::as_str).collect();
-    step(Step::Test, &[&["cargo", "xtask", "test"], &*test].concat())?;
+    step(Step::Test, &test)?;
     println!("fresh: {} in {}", options.outcome(), root.display());
     Ok(())
 }
@@ -288,6 +302,7 @@ mod tests {
     use clap::Parser;
 
     use super::*;
+    use crate::docs::{markdown::Document, shell};
 
     #[derive(Parser)]
     struct Line {
@@ -320,6 +335,22 @@ mod tests {
             quick.starts_with("only root, setup, demo, test passed, with `--quick`"),
             "{quick}"
         );
+    }
+
+    /// The set-up, which `fresh` runs first, is part of both.
+    #[test]
+    fn the_readme_has_the_commands_that_fresh_runs() {
+        let readme = fs::read_to_string(run::root().join("README.md")).expect("the README");
+        let readme = Document::parse("README.md".into(), &readme);
+        let blocks = readme.blocks.iter().filter(|block| block.language == "console");
+        let typed: Vec<String> = blocks.flat_map(shell::commands).map(|(_, line)| line).collect();
+        let steps = steps(&[]).into_iter().filter(|step| *step != Step::Setup);
+        let run: Vec<String> = steps
+            .map(|step| step.command().join(" "))
+            .filter(|command| !command.is_empty())
+            .collect();
+        assert_eq!(typed, run);
+        assert_eq!(run, ["cargo xtask demo", "cargo xtask test"]);
     }
 
     #[test]
