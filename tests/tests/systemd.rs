@@ -403,3 +403,98 @@ fn removal(machine: &Machine<'_>) {
     assert!(reached(machine).unwrap().ends_with("open"));
     assert!(agent(&["uninstall"]).stdout.contains("nothing is installed"));
 }
+
+const PAGE: &str = "docs/operations.md";
+
+/// Types the commands of one block of the page, word for word; `after` each.
+fn typed(machine: &Machine<'_>, heading: &str, part: &str, mut after: impl FnMut(&str)) {
+    for line in commands(PAGE, heading, part).unwrap() {
+        let done = machine.shell(&line).unwrap();
+        assert!(done.ok(), "{line}: {done:?}\n{}", machine.journal(&[]).unwrap());
+        after(&line);
+    }
+}
+
+/// From a host without anything of ours to enforcement and back, by the commands of the page alone.
+#[test]
+fn the_commands_of_the_page_enforce_and_take_it_away() {
+    const PROGRAM: &str = "/usr/local/bin/egress-agent";
+    let testbed = Testbed::test(1).unwrap();
+    Walkthrough::example().unwrap().http.apply(&testbed).unwrap();
+    let machine = Machine::boot(&testbed, |root| {
+        edit(root)?;
+        // What the page has the reader install.
+        let units = root.join("etc/systemd/system");
+        for path in [root.join("etc/egress"), units.join("workloads-.slice.d")] {
+            fs::remove_dir_all(path)?;
+        }
+        for unit in [NODE, GATEWAY, "workloads.slice"] {
+            fs::remove_file(units.join(unit))?;
+        }
+        Ok(())
+    })
+    .unwrap();
+    let machine = &machine;
+    let is_there = |path: &str| machine.run("test", &["-e", path]).unwrap().ok();
+    // What the commands of the build leave: this machine has no compiler.
+    fs::remove_file(machine.path("/var/bin/egress-agent")).unwrap();
+    let built = machine.path("/root/target/release/egress-agent");
+    fs::create_dir_all(built.parent().unwrap()).unwrap();
+    copy_program(testbed.agent(), &built).unwrap();
+    assert!(!is_there(PROGRAM));
+    let lines = commands(PAGE, "Build and install", "cargo build").unwrap();
+    let (builds, installs): (Vec<&String>, _) =
+        lines.iter().partition(|line| line.starts_with("cargo "));
+    assert_eq!((builds.len(), installs.len()), (2, 1), "{lines:?}");
+    assert!(machine.shell(installs[0]).unwrap().ok());
+    assert!(is_there(PROGRAM));
+    // The last of these checks the shipped configuration.
+    typed(machine, "Build and install", "egress-agent check", |_| {});
+    // "Edit `mesh.yaml` first": that of these hosts, with their rules.
+    let config = machine.path("/etc/egress/config");
+    fs::remove_dir_all(&config).unwrap();
+    fs::create_dir(&config).unwrap();
+    fs::copy(testbed.mesh(), config.join("mesh.yaml")).unwrap();
+    for entry in fs::read_dir(testbed.config()).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), config.join(entry.file_name())).unwrap();
+    }
+
+    let resolver = |role: &str, server: &str| {
+        let env = machine.path(&format!("/etc/egress/egress-{role}.env"));
+        append(&env, &format!("EGRESS_OPTIONS=\"--resolver {server}\"\n")).unwrap();
+    };
+    typed(machine, "A gateway node", "egress-gateway.env", |line| {
+        if line.starts_with("cp ") && line.contains(".env ") {
+            resolver("gateway", plan::OUTSIDE_DNS);
+        }
+    });
+    assert_eq!(machine.property(GATEWAY, "ActiveState").unwrap(), "active");
+    assert_eq!(machine.property(GATEWAY, "UnitFileState").unwrap(), "enabled");
+    assert!(reached(machine).unwrap().ends_with("open"), "no node enforces yet");
+    typed(machine, "An app node", "egress-node.env", |line| {
+        if line.starts_with("cp ") && line.contains(".env ") {
+            resolver("node", plan::CLUSTER_DNS);
+        }
+    });
+    assert_eq!(machine.property(NODE, "ActiveState").unwrap(), "active");
+    enforced(machine, "enforcement as the page has it");
+
+    typed(machine, "Taking enforcement away", "disable --now", |line| {
+        if line.starts_with("systemctl ") {
+            enforced(machine, "stopping the agent is not enough");
+        }
+    });
+    assert_eq!(machine.property(NODE, "UnitFileState").unwrap(), "disabled");
+    assert_eq!(machine.property(NODE, "ActiveState").unwrap(), "inactive");
+    assert!(reached(machine).unwrap().ends_with("open"));
+    typed(machine, "Taking enforcement away", "uninstall --dry-run", |line| {
+        let state = if line.ends_with("--dry-run") { "loaded" } else { "not-found" };
+        for unit in [NODE, GATEWAY] {
+            assert_eq!(machine.property(unit, "LoadState").unwrap(), state, "{unit}: {line}");
+        }
+    });
+    // What stays without `--purge`.
+    assert!(is_there(PROGRAM) && is_there("/etc/egress/config/mesh.yaml"));
+    assert!(reached(machine).unwrap().ends_with("open"));
+}
