@@ -47,19 +47,21 @@ const JSON_DEFAULT: &[(&str, &str)] = &[
     ("upstream_host", "%UPSTREAM_HOST%"),
 ];
 
-/// What is known of a client that speaks TLS to the gateway itself; both JSON forms have it.
-const JSON_PEER: &[(&str, &str)] = &[("downstream_peer_uri_san", "%DOWNSTREAM_PEER_URI_SAN%")];
+/// What both JSON forms have besides: who asked, and for whom. Without these keys a line of TLS says neither.
+const JSON_BOTH: &[(&str, &str)] = &[
+    ("downstream_peer_uri_san", "%DOWNSTREAM_PEER_URI_SAN%"),
+    ("downstream_remote_address", "%DOWNSTREAM_REMOTE_ADDRESS%"),
+    ("requested_server_name", "%REQUESTED_SERVER_NAME%"),
+    ("upstream_cluster", "%UPSTREAM_CLUSTER_RAW%"),
+];
 
 /// What [`ISTIO`] has besides.
 const JSON_ISTIO: &[(&str, &str)] = &[
     ("response_code_details", "%RESPONSE_CODE_DETAILS%"),
     ("connection_termination_details", "%CONNECTION_TERMINATION_DETAILS%"),
     ("upstream_transport_failure_reason", "%UPSTREAM_TRANSPORT_FAILURE_REASON%"),
-    ("upstream_cluster", "%UPSTREAM_CLUSTER_RAW%"),
     ("upstream_local_address", "%UPSTREAM_LOCAL_ADDRESS%"),
     ("downstream_local_address", "%DOWNSTREAM_LOCAL_ADDRESS%"),
-    ("downstream_remote_address", "%DOWNSTREAM_REMOTE_ADDRESS%"),
-    ("requested_server_name", "%REQUESTED_SERVER_NAME%"),
     ("route_name", "%ROUTE_NAME%"),
     ("upstream_tls_group", "%UPSTREAM_TLS_GROUP%"),
     ("downstream_tls_group", "%DOWNSTREAM_TLS_GROUP%"),
@@ -110,10 +112,10 @@ impl LogFormat {
                 parse(&format!("{text}\n"), Place::Log).map(Self::Text)
             }
             (AccessLogEncoding::Json, Some("envoy")) => {
-                keys(JSON_DEFAULT.iter().chain(JSON_PEER).copied())
+                keys(JSON_DEFAULT.iter().chain(JSON_BOTH).copied())
             }
             (AccessLogEncoding::Json, None | Some("istio")) => {
-                keys(JSON_DEFAULT.iter().chain(JSON_ISTIO).chain(JSON_PEER).copied())
+                keys(JSON_DEFAULT.iter().chain(JSON_BOTH).chain(JSON_ISTIO).copied())
             }
             (AccessLogEncoding::Json, Some(text)) => object(text),
         }

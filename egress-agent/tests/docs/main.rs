@@ -9,6 +9,7 @@ mod comments;
 mod flows;
 mod glossary;
 mod lines;
+mod log_keys;
 mod markdown;
 mod messages;
 mod names;

@@ -96,7 +96,8 @@ fn every_operator_header_and_key_is_documented() {
     let operators = OPERATORS.iter().map(|(name, _)| format!("`%{name}%`"));
     let headers =
         REQUEST_HEADERS.iter().chain(RESPONSE_HEADERS).map(|(name, _)| format!("`{name}`"));
-    let keys = JSON_DEFAULT.iter().chain(JSON_ISTIO).map(|(key, _)| format!("`{key}`"));
+    let keys =
+        JSON_DEFAULT.iter().chain(JSON_BOTH).chain(JSON_ISTIO).map(|(key, _)| format!("`{key}`"));
     let own = JSON_OWN.iter().map(|key| format!("`{key}`"));
     for text in operators.chain(headers).chain(keys).chain(own) {
         assert!(document.contains(&text), "{path} doesn't explain {text}");
@@ -116,9 +117,9 @@ fn the_reference_lists_every_field() {
          `accessLogEncoding: JSON` has these keys in Istio's form, which is the default; in Envoy's \
          (`accessLogFormat: envoy`) those with a `yes`.\n\n| key | operator | in Envoy's form |\n|---|---|---|\n",
     );
-    let envoy = JSON_DEFAULT.iter().chain(JSON_PEER).map(|(key, _)| *key);
+    let envoy = JSON_DEFAULT.iter().chain(JSON_BOTH).map(|(key, _)| *key);
     let envoy: Vec<&str> = envoy.collect();
-    for (key, operator) in JSON_DEFAULT.iter().chain(JSON_ISTIO).chain(JSON_PEER) {
+    for (key, operator) in JSON_DEFAULT.iter().chain(JSON_BOTH).chain(JSON_ISTIO) {
         let mark = if envoy.contains(key) { "yes" } else { "" };
         text.push_str(&format!("| `{key}` | `{operator}` | {mark} |\n"));
     }

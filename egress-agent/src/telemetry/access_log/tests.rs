@@ -198,15 +198,22 @@ fn the_default_says_who_went_where_for_tls() {
         for said in ["10.244.0.7:40404", "edition.cnn.com", &cluster] {
             assert!(line.contains(said), "{said}: {line}");
         }
-        let object = json(None, &entry);
-        assert_eq!(object["downstream_remote_address"], "10.244.0.7:40404");
-        assert_eq!(
-            (&object["workload"], &object["workload_namespace"]),
-            (&"sleep".into(), &"default".into())
-        );
-        assert_eq!(object["requested_server_name"], "edition.cnn.com");
-        assert_eq!(object["upstream_cluster"], cluster);
-        assert_eq!(object["reason"].as_str(), entry.reason.map(Reason::name));
+        // Both forms of JSON say it, though Envoy's text does not.
+        for format in [None, Some("istio"), Some("envoy")] {
+            let object = json(format, &entry);
+            assert_eq!(object["downstream_remote_address"], "10.244.0.7:40404", "{format:?}");
+            assert_eq!(
+                (&object["workload"], &object["workload_namespace"]),
+                (&"sleep".into(), &"default".into())
+            );
+            assert_eq!(object["requested_server_name"], "edition.cnn.com", "{format:?}");
+            assert_eq!(object["upstream_cluster"], cluster, "{format:?}");
+            assert_eq!(object["reason"].as_str(), entry.reason.map(Reason::name));
+        }
+        // An object of the user's has its keys and those of every line, and nothing else.
+        let own = json(Some(r#"{"upstream_cluster": "to %UPSTREAM_CLUSTER%"}"#), &entry);
+        assert_eq!(own["upstream_cluster"], format!("to {cluster}"));
+        assert_eq!(own.as_object().unwrap().len(), 1 + crate::config::JSON_OWN.len(), "{own}");
     }
 }
 
