@@ -124,8 +124,9 @@ Examples:
 Each command has more: egress-agent node --help
 
 Exit codes: 0 done, and nothing is wrong; 1 it failed, or something is wrong; 2
-the command line or a file can't be read; 3 understood, and refused or owned by
-another agent, as the command says.";
+the command line, a file or a question can't be read; 3 understood, and refused
+or owned by another agent, as the command says; 4 status: all that can be
+enforced here is, but promises are listed that don't hold on this node.";
 
 /// Lets pods out only through an egress gateway, and proves it: eBPF on the application nodes sends
 /// their connections to the gateway and drops everything else; the gateway routes, logs and limits

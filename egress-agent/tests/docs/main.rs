@@ -6,6 +6,7 @@
 mod claims;
 mod commands;
 mod comments;
+mod exit_codes;
 mod flows;
 mod glossary;
 mod lines;
