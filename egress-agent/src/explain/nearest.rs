@@ -5,9 +5,8 @@ use std::{
     sync::Arc,
 };
 
-use super::steps::is_typo;
 use crate::{
-    policy::{EgressPolicy, EgressRule},
+    policy::{EgressPolicy, EgressRule, HostPattern},
     types::{Host, OriginalPort, Source},
 };
 
@@ -79,4 +78,12 @@ pub(super) fn near_policies(
     // Those of the source's own namespace come first.
     near.sort_by_key(|near| (near.difference, near.is_foreign));
     near
+}
+
+/// Whether a host that is declared differs from another by a letter or two.
+pub(super) fn is_typo(declared: &HostPattern, asked: &Host) -> bool {
+    let (Some(Host::Name(declared)), Host::Name(asked)) = (declared.exact(), asked) else {
+        return false;
+    };
+    strsim::damerau_levenshtein(declared, asked) <= 2
 }

@@ -6,14 +6,14 @@ use egress_ebpf::{reason::Reason, verdict::Mode};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    nearest::{Difference, NearPolicy, near_policies},
+    nearest::{Difference, NearPolicy, is_typo, near_policies},
     node::{Connected, NodeDecision},
     question::{ExplainRequest, Scheme},
 };
 use crate::{
     policy::{
-        ClientTls, ClientTlsMode, Cluster, DirectTarget, Discovery, Hop, HostPattern, NodeRoute,
-        ResourcePath, Service, Snapshot, Step,
+        ClientTls, ClientTlsMode, Cluster, DirectTarget, Discovery, Hop, NodeRoute, ResourcePath,
+        Service, Snapshot, Step,
     },
     types::{Host, Source},
 };
@@ -372,14 +372,6 @@ fn originated(tls: &ClientTls, host: Option<&Host>) -> String {
         (false, None) => "verified".to_owned(),
     };
     format!("the gateway starts it ({mode}), with the server name {name}, {verified}")
-}
-
-/// Whether a host that is declared differs from another by a letter or two.
-pub(super) fn is_typo(declared: &HostPattern, asked: &Host) -> bool {
-    let (Some(Host::Name(declared)), Host::Name(asked)) = (declared.exact(), asked) else {
-        return false;
-    };
-    strsim::damerau_levenshtein(declared, asked) <= 2
 }
 
 /// `port 5432 of 203.0.113.20`
