@@ -151,6 +151,50 @@ while left:
 print(" ".join(names))
 "#;
 
+/// Has rtnetlink delete an interface, or make a macvlan interface on one, where a namespace's id says; without an id
+/// in its own network. Prints `done`, or the error's name.
+const CHANGE: &str = r#"
+import errno, os, socket, struct, sys
+def attribute(kind, value):
+    return struct.pack("HH", 4 + len(value), kind) + value + bytes(-len(value) % 4)
+def text(value):
+    return value.encode() + bytes(1)
+def number(value):
+    return struct.pack("i", int(value))
+verb, name, ids = sys.argv[1], sys.argv[2], sys.argv[3:]
+if verb == "delete":
+    kind, flags = 17, 0x5
+    attributes = attribute(3, text(name)) + b"".join(attribute(46, number(id)) for id in ids)
+else:
+    kind, flags, index = 16, 0x605, sys.argv[3]
+    mode = attribute(2, attribute(1, number(4)))
+    attributes = attribute(3, text(name)) + attribute(5, number(index)) + attribute(
+        18, attribute(1, text("macvlan")) + mode)
+    attributes += b"".join(attribute(37, number(id)) for id in ids[1:])
+body = struct.pack("BxHiII", 0, 0, 0, 0, 0) + attributes
+s = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0)
+s.settimeout(5)
+try:
+    s.send(struct.pack("IHHII", 16 + len(body), kind, flags, 1, 0) + body)
+    code = -struct.unpack("i", s.recv(1 << 16)[16:20])[0]
+except OSError as error:
+    code = error.errno
+print(errno.errorcode.get(code, code) if code else "done")
+"#;
+
+/// What becomes of a change that the pod asks for, with a container's capabilities and `CAP_NET_ADMIN`.
+fn change(place: &Place, args: &str) -> String {
+    let done = container(place, &format!("python3 -c '{CHANGE}' {args}")).unwrap();
+    assert!(done.stderr.is_empty(), "{done:?}");
+    done.stdout.trim().to_owned()
+}
+
+/// The index of an interface, if there is one of that name.
+fn index(place: &Place, name: &str) -> Option<u32> {
+    let shown = place.run("ip", &["-o", "link", "show", "dev", name]).unwrap();
+    shown.ok().then(|| shown.stdout.split(':').next().unwrap().trim().parse().unwrap())
+}
+
 /// The interfaces that the pod lists with a container's capabilities and `CAP_NET_ADMIN`.
 fn links(place: &Place, how: &str, id: &str) -> String {
     let script = format!("python3 -c '{LINKS}' {how} {id}");
@@ -172,6 +216,20 @@ fn net_admin_in_a_pod_does_not_reach_the_nodes_network() {
         let seen = links(pod, how, id);
         assert!(seen.contains(plan::POD_INTERFACE), "without the agent: {seen}");
     }
+    // A neighbour's interface is deleted, and one of the pod's own made on the uplink.
+    let node = testbed.app();
+    let uplink = index(node, plan::UPLINK).unwrap();
+    let add = || {
+        let args = ["link", "add", "other0", "type", "veth", "peer", "name", "other1"];
+        assert!(node.run("ip", &args).unwrap().ok());
+    };
+    let (delete, stack) = (format!("delete other0 {id}"), format!("macvlan up0 {uplink} {id}"));
+    add();
+    assert_eq!(change(pod, &delete), "done", "without the agent");
+    assert_eq!(index(node, "other0"), None);
+    assert_eq!(change(pod, &stack), "done", "without the agent");
+    assert_eq!(change(pod, "delete up0"), "done");
+    add();
     let probe = || testbed.probe(&["netlink", plan::ATTACKER]).unwrap();
     let without = probe();
     assert_eq!(without.code, 0, "{without:?}");
@@ -188,13 +246,15 @@ fn net_admin_in_a_pod_does_not_reach_the_nodes_network() {
         // The twin: its own.
         assert!(links(pod, how, "").contains("eth0"), "{how}");
     }
-    until_is(
-        SOON,
-        "the refusals",
-        || counted(&testbed, "\"other_namespace\""),
-        |now| *now >= before + 3,
-    )
-    .unwrap();
+    for refused in [&delete, &stack] {
+        assert_eq!(change(pod, refused), "EPERM", "{refused}");
+    }
+    assert!(index(node, "other0").is_some() && index(pod, "up0").is_none());
+    let own = index(pod, plan::UPLINK).unwrap();
+    assert_eq!(change(pod, &format!("macvlan up0 {own}")), "done", "on its own interface");
+    assert_eq!(change(pod, "delete up0"), "done");
+    let refusals = || counted(&testbed, "\"other_namespace\"");
+    until_is(SOON, "the refusals", refusals, |now| *now >= before + 5).unwrap();
     until(SOON, "an event", || agent.stdout().contains("other_namespace").then_some(())).unwrap();
     // What a pod does with its own interfaces goes on.
     let own = "ip link add one type veth peer name two && ip link del one && ip address add \
