@@ -48,7 +48,7 @@ pub use events::{Action, Events, Flow, Hook};
 pub use hardware::learn as learn_hardware;
 pub use host::{
     Kernel, MINIMUM_KERNEL, OLDEST_TESTED_KERNEL, allow_untested_kernel, cgroup_path,
-    cgroup2_mount, ifname, release as kernel_release,
+    cgroup2_mount, has_lookup_interface, ifname, release as kernel_release,
 };
 pub use inspect::{AttachedProgram, Inspection, inspect};
 pub use map_fill::{MapFill, map_fills};

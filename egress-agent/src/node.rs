@@ -80,6 +80,7 @@ async fn enforce(args: NodeArgs) -> anyhow::Result<()> {
         pod_interfaces: args.pod_interfaces.iter().map(|pod| pod.name.clone()).collect(),
         uplinks: targets::uplinks(args.uplinks)?,
         unnamed: unnamed_policy(args.config.is_kubernetes()),
+        node_sockets: bpf::has_lookup_interface(),
     };
     // What can fail without the kernel comes first; then nothing was touched. A second agent must
     // hear that it is the second one, not that its port is taken.

@@ -1,12 +1,14 @@
 //! What each hook has to judge: from what its context holds to a [`Judgement`].
 
 mod family;
+mod node;
 mod origin;
 mod pod;
 mod uplink;
 
 pub use self::{
     family::{family, is_packet_family, netlink, ordinary},
+    node::node,
     origin::{Namespace, Socket},
     pod::pod,
     uplink::{ForwardPath, Workload, uplink},

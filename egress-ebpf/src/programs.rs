@@ -11,6 +11,7 @@ mod connect;
 mod context;
 mod judge;
 mod kernel;
+mod lookup;
 mod maker;
 mod maps;
 mod message;

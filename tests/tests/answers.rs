@@ -276,6 +276,52 @@ fn a_pod_that_appears_on_a_bridge_asks_nobody_in_anothers_name() {
     assert_eq!(capture.frames(), Vec::<String>::new());
 }
 
+/// The same where pods are on no bridge: their interfaces are the node's own way to them. What looks for a
+/// server's socket says no.
+#[test]
+fn a_server_of_the_node_answers_nobody_outside_who_did_not_ask() {
+    let testbed = Testbed::test(0).unwrap();
+    let cluster = Cluster::grow(&testbed).unwrap();
+    let late = late_pod(&testbed);
+    let echo = plan::PEER_ECHO.to_string();
+    let asked = [("udp", echo.as_str()), ("syn", echo.as_str())];
+    let to = [[plan::APP, plan::APP], [plan::APP_V6, plan::APP_V6]];
+    let questions = Questions { late: &late, router: ROUTER_MAC, asked: &asked, to };
+    let questions = questions.attempts(&["pod"], &["spoofed_source"]);
+    let capture = testbed.capture().unwrap();
+    for sources in [Sources::Any, Sources::Routed] {
+        check_sources(&testbed, sources);
+        all_get_out(&capture, &questions).unwrap();
+    }
+    let mut node = testbed.start_node_with(&cluster.node_args(&testbed)).unwrap();
+    capture.take();
+    for sources in [Sources::Any, Sources::Routed] {
+        check_sources(&testbed, sources);
+        Wall { testbed: &testbed, node: &node, capture: &capture }.stops_all(&questions).unwrap();
+    }
+    // Who asks in his own name is answered, and so is the outside.
+    let own_name = || {
+        for (from, to) in [(&late, plan::APP), (testbed.pod(), plan::APP)] {
+            for kind in ["udp", "tcp"] {
+                assert!(ask(from, kind, to, plan::PEER_ECHO, &[]).unwrap().ok(), "{kind} {to}");
+            }
+        }
+        for to in [plan::APP, plan::APP_V6] {
+            let port = plan::PEER_ECHO.to_string();
+            let args = ["-c", UNCONNECTED, to, &port];
+            assert!(testbed.outside().run(PYTHON, &args).unwrap().ok(), "{to}");
+        }
+    };
+    own_name();
+    node.kill();
+    capture.take();
+    for attempt in &questions {
+        (attempt.run)().unwrap();
+    }
+    assert_eq!(capture.frames(), Vec::<String>::new());
+    own_name();
+}
+
 /// An interface of a pod's own on the uplink: its hardware address, and its addresses.
 struct OnUplink {
     hardware: &'static str,

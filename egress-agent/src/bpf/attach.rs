@@ -266,7 +266,7 @@ impl Attachments {
             .iter()
             .filter_map(|(hook, _)| match hook.place {
                 AttachPoint::Cgroup(id) => Some(id),
-                AttachPoint::Interface(_) => None,
+                AttachPoint::Interface(_) | AttachPoint::Node => None,
             })
             .collect();
         if !cgroups.is_empty() {
@@ -337,5 +337,6 @@ fn is_there(place: AttachPoint, target: &Target) -> bool {
             host::cgroup_id(path).is_ok_and(|now| now == id)
         }
         (AttachPoint::Cgroup(_), Target::Interface(_) | Target::Map(_) | Target::Host) => false,
+        (AttachPoint::Node, _) => true,
     }
 }

@@ -29,6 +29,8 @@ pub const OLDEST_TESTED_KERNEL: Kernel = Kernel(6, 1);
 pub const MINIMUM_KERNEL: Kernel = Kernel(5, 12);
 /// tcx: links for tc programs, which can be pinned and keep their place.
 pub(super) const TCX: Kernel = Kernel(6, 6);
+/// By which interface a look-up for a socket came (`bpf_sk_lookup::ingress_ifindex`).
+const LOOKUP_INTERFACE: Kernel = Kernel(5, 17);
 
 /// `CGROUP2_SUPER_MAGIC`, include/uapi/linux/magic.h.
 const CGROUP2_MAGIC: i64 = 0x6367_7270;
@@ -86,6 +88,12 @@ pub fn release() -> String {
 /// Whether the running kernel is at least this.
 pub(super) fn kernel_at_least(minimum: Kernel) -> bool {
     Kernel::running().1.is_some_and(|kernel| kernel >= minimum)
+}
+
+/// Whether the kernel tells by which interface a socket of the node is asked.
+#[must_use]
+pub fn has_lookup_interface() -> bool {
+    kernel_at_least(LOOKUP_INTERFACE)
 }
 
 /// Refuses a host that can't enforce, and lifts the limit on locked memory.

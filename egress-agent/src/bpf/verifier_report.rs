@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 
 use super::{Error, Kernel, OLDEST_TESTED_KERNEL, TcMode, host, load, object, socket_lsm};
 
+/// The program that kernels before 5.17 refuse.
+const NODE_LOOKUP: &str = "node_lookup";
+
 /// What a kernel answered.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct VerifierReport {
@@ -28,7 +31,8 @@ impl VerifierReport {
     pub fn run() -> Result<Self, Error> {
         host::check()?;
         let mut ebpf = load::unpinned()?;
-        let names: Vec<String> = ebpf.programs().map(|(name, _)| name.to_owned()).collect();
+        let mut names: Vec<String> = ebpf.programs().map(|(name, _)| name.to_owned()).collect();
+        names.retain(|name| name != NODE_LOOKUP || host::has_lookup_interface());
         let (mut programs, mut no_lsm) = (BTreeMap::new(), None);
         for name in names {
             let program = match load::program(&mut ebpf, &name) {

@@ -78,6 +78,7 @@ fn the_verifier_accepts_every_program() {
                 "getpeername4",
                 "getpeername6",
                 "netlink_send",
+                "node_lookup",
                 "pod_egress",
                 "pod_ingress",
                 "recvmsg4",

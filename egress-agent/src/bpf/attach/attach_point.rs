@@ -22,6 +22,8 @@ pub(in crate::bpf) enum AttachPoint {
     Cgroup(u64),
     /// An interface, by its index.
     Interface(u32),
+    /// The node's network namespace.
+    Node,
 }
 
 /// bpffs refuses dots, and paths have slashes: pins are named by numbers.
@@ -30,6 +32,7 @@ pub(super) fn pin_name(program: &str, place: AttachPoint, tc: TcMode) -> String 
         (AttachPoint::Cgroup(id), _) => format!("{program}-cgroup-{id}"),
         (AttachPoint::Interface(index), TcMode::Tcx) => format!("{program}-if-{index}"),
         (AttachPoint::Interface(index), TcMode::Clsact) => format!("{program}-clsact-{index}"),
+        (AttachPoint::Node, _) => format!("{program}-node-0"),
     }
 }
 
@@ -61,7 +64,7 @@ pub(in crate::bpf) fn pinned_cgroups(pins: &Pins) -> BTreeMap<u64, PathBuf> {
         .iter()
         .filter_map(|name| match PinnedPlace::parse(name)?.place {
             AttachPoint::Cgroup(id) => Some(id),
-            AttachPoint::Interface(_) => None,
+            AttachPoint::Interface(_) | AttachPoint::Node => None,
         })
         .collect();
     ids.into_iter().filter_map(|id| Some((id, host::cgroup_path(id)?))).collect()
@@ -91,6 +94,7 @@ impl<'a> PinnedPlace<'a> {
         let place = match kind {
             "cgroup" => AttachPoint::Cgroup(number.parse().ok()?),
             "if" | "clsact" => AttachPoint::Interface(number.parse().ok()?),
+            "node" => AttachPoint::Node,
             _ => return None,
         };
         Some(Self { program, place, clsact: kind == "clsact" })
@@ -105,6 +109,7 @@ impl<'a> PinnedPlace<'a> {
             AttachPoint::Interface(index) => {
                 host::ifname(index).map(|name| Target::Interface(name).to_string())
             }
+            AttachPoint::Node => Some(Target::Host.to_string()),
         }
     }
 
@@ -112,7 +117,7 @@ impl<'a> PinnedPlace<'a> {
     pub(in crate::bpf) fn interface(&self) -> Option<(u32, String)> {
         match self.place {
             AttachPoint::Interface(index) => host::ifname(index).map(|name| (index, name)),
-            AttachPoint::Cgroup(_) => None,
+            AttachPoint::Cgroup(_) | AttachPoint::Node => None,
         }
     }
 

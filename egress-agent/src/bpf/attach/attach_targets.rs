@@ -40,6 +40,8 @@ pub(super) struct AttachTargets {
     interfaces: BTreeMap<u32, Interface>,
     forwarders: BTreeSet<u32>,
     cgroups: BTreeMap<u64, PathBuf>,
+    /// Whether the node's own sockets are.
+    node: bool,
 }
 
 impl AttachTargets {
@@ -76,7 +78,8 @@ impl AttachTargets {
         let is_pod = |index: &u32| interfaces.get(index).is_some_and(|known| known.pod);
         let others = links.iter().filter(|link| forwards(targets, link));
         let forwarders = others.map(|link| link.index).filter(|index| !is_pod(index)).collect();
-        Self { interfaces, forwarders, cgroups: ids.collect() }
+        let node = targets.node_sockets && !targets.uplinks.is_empty();
+        Self { interfaces, forwarders, cgroups: ids.collect(), node }
     }
 
     /// The attachments that this asks for, the enforcement points first.
@@ -92,6 +95,12 @@ impl AttachTargets {
                 let place = AttachPoint::Interface(*index);
                 hooks.extend(entries(on).map(|entry| (Hook { entry, place }, target.clone())));
             }
+        }
+        if self.node {
+            let place = AttachPoint::Node;
+            hooks.extend(
+                entries(TargetKind::Node).map(|entry| (Hook { entry, place }, Target::Host)),
+            );
         }
         for (id, path) in &self.cgroups {
             let (target, place) = (Target::Cgroup(path.clone()), AttachPoint::Cgroup(*id));
@@ -111,7 +120,8 @@ impl AttachTargets {
             .cgroups
             .iter()
             .map(|(id, path)| (AttachPoint::Cgroup(*id), Target::Cgroup(path.clone())));
-        interfaces.chain(cgroups).collect()
+        let node = self.node.then_some((AttachPoint::Node, Target::Host));
+        interfaces.chain(cgroups).chain(node).collect()
     }
 
     /// The index of an interface by its name; by the one that it was found under where nothing is
@@ -198,6 +208,7 @@ mod tests {
             cgroups: vec!["/a".into(), "/a".into()],
             pod_interfaces: vec!["pod0".into(), "v*".into()],
             uplinks: vec!["vlan5".into()],
+            node_sockets: true,
             ..Targets::default()
         }
     }

@@ -26,6 +26,7 @@ struct LinkState {
     /// What it is attached to; zero once it is detached or its place is gone.
     cgroup: Option<u64>,
     interface: Option<u32>,
+    network: Option<u32>,
 }
 
 impl Links {
@@ -52,6 +53,7 @@ impl Links {
         match place {
             AttachPoint::Cgroup(cgroup) => state.cgroup == Some(cgroup),
             AttachPoint::Interface(index) => state.interface == Some(index),
+            AttachPoint::Node => state.network.is_some_and(|network| network != 0),
         }
     }
 }
@@ -63,7 +65,8 @@ fn link_state(text: &str) -> Option<(u32, LinkState)> {
     let id = find("link_id")?.parse().ok()?;
     let cgroup = find("cgroup_id").and_then(|value| value.parse().ok());
     let interface = find("ifindex").and_then(|value| value.parse().ok());
-    Some((id, LinkState { cgroup, interface }))
+    let network = find("netns_ino").and_then(|value| value.parse().ok());
+    Some((id, LinkState { cgroup, interface, network }))
 }
 
 /// What is wrong with an attachment, if anything.

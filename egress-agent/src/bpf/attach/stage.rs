@@ -146,6 +146,13 @@ fn attach(
             };
             (link, program.info()?.id())
         }
+        (Target::Host, Program::SkLookup(program)) => {
+            let network = File::open("/proc/thread-self/ns/net")
+                .map_err(|error| Failure::Kernel(error.to_string()))?;
+            let link = program.attach(&network)?;
+            let link = program.take_link(link)?.into();
+            (pin(link, links, &name)?, program.info()?.id())
+        }
         (Target::Interface(_) | Target::Map(_) | Target::Host, _) => {
             return Err(ProgramError::UnexpectedProgramType.into());
         }

@@ -26,6 +26,8 @@ pub(super) enum TargetKind {
     Bridge,
     /// An interface that leads out of the node.
     Uplink,
+    /// The node's network namespace, with its sockets.
+    Node,
     /// A cgroup2 directory.
     Cgroup,
 }
@@ -44,6 +46,7 @@ pub(super) static TABLE: &[ProgramEntry] = &[
     entry("cgroup_ingress", TargetKind::Cgroup, Direction::Ingress),
     entry("pod_ingress", TargetKind::Pod, Direction::Ingress),
     entry("bridge_ingress", TargetKind::Bridge, Direction::Ingress),
+    entry("node_lookup", TargetKind::Node, Direction::Ingress),
     entry("uplink_egress", TargetKind::Uplink, Direction::Egress),
     entry("cgroup_egress", TargetKind::Cgroup, Direction::Egress),
     // A connection that is sent to the tunnel needs its record.

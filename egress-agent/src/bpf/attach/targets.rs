@@ -35,6 +35,9 @@ pub struct Targets {
     pub uplinks: Vec<String>,
     /// The policy of cgroups that no workload names.
     pub unnamed: PolicyId,
+    /// Whether to judge who asks the sockets of the node itself, where there is an uplink: see
+    /// [`has_lookup_interface`](crate::bpf::has_lookup_interface).
+    pub node_sockets: bool,
 }
 
 /// When the programs of a first start come into force, on a node where nothing is enforced yet.
@@ -66,7 +69,7 @@ pub enum Target {
     Interface(String),
     /// A pinned map.
     Map(&'static str),
-    /// The whole host: what sockets workloads may make.
+    /// The whole host: what sockets workloads may make, and who may ask its own.
     Host,
 }
 

@@ -359,6 +359,35 @@ fn nobody_asks_over_a_bridge_in_the_name_of_the_outside() {
     assert_eq!(judge(&world, &forged, 0, false), Some((PASS, Reason::SpoofedSource)));
 }
 
+#[test]
+fn nobody_asks_the_node_in_the_name_of_the_outside_by_an_unknown_interface() {
+    const LATE: u32 = 99;
+    let mut world = World::usual();
+    world.pod_addresses.insert(PodAddress { ifindex: 0, addr: addr("192.0.2.1") });
+    let judge = |world: &World, from: &str, to: &str, came_in_on| {
+        let flow = Flow { source: addr(from), destination: addr(to), ..Flow::UNKNOWN };
+        node(flow, came_in_on, world).map(judged)
+    };
+    for (from, to) in [(OUTSIDE, NODE), (OUTSIDE6, NODE6), ("127.0.0.1", NODE), (GATEWAY, NODE)] {
+        let inside = from == GATEWAY;
+        let expected = (!inside).then_some((DROP, Reason::SpoofedSource));
+        assert_eq!(judge(&world, from, to, LATE), expected, "{from}");
+        // Loopback, a network card, a pod whose program has let it pass, and nobody knows which.
+        for known in [LOOPBACK, FOREIGN, IFINDEX, 0] {
+            assert_eq!(judge(&world, from, to, known), None, "{from} on {known}");
+        }
+    }
+    for (from, to) in [(POD, NODE), (INSIDE, NODE), ("192.0.2.1", NODE), ("fe80::1", "ff02::1")] {
+        assert_eq!(judge(&world, from, to, LATE), None, "{from}");
+    }
+    let unconfigured = World { generation: 0, ..World::usual() };
+    assert_eq!(judge(&unconfigured, OUTSIDE, NODE, LATE), None);
+    for (policy, expected) in [(AUDITED, Some((PASS, Reason::SpoofedSource))), (EXEMPT, None)] {
+        world.policies.insert(UPLINK_POLICY, world.policies[&policy]);
+        assert_eq!(judge(&world, OUTSIDE, NODE, LATE), expected);
+    }
+}
+
 /// An advertisement goes to whoever asked for it, by the hardware address that the question gives: to the
 /// outside, over the router.
 #[test]
