@@ -2,10 +2,7 @@
 //! httpx for Python; nginx, which ends each HTTP/2 connection after twenty requests. Their versions are printed.
 #![expect(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 
-use std::{
-    env, fs, thread,
-    time::{Duration, Instant},
-};
+use std::{fs, time::Duration};
 
 use egress_tests::{
     access_log,
@@ -14,7 +11,7 @@ use egress_tests::{
     plan,
     process::{Finished, Process},
     testbed::Testbed,
-    wait::{SOON, until, until_is},
+    wait::{SOON, until_is},
 };
 
 const HTTP1: u16 = 8080;
@@ -24,12 +21,8 @@ const GRPC: u16 = 50051;
 const ORIGINATED: u16 = 8082;
 const SECURE: u16 = 8444;
 
-/// Where [`plan::MOVING`] may be.
-const PLACES: [&str; 2] = [plan::TCP_SERVICE, plan::LEDGER];
-
-/// `www.example.com` with these ports, and a host that moves. `connect` is the time that a connect may take:
-/// another value is another cluster.
-fn registry(connect: u32) -> String {
+/// `www.example.com` with these ports.
+fn registry() -> String {
     format!(
         "apiVersion: networking.istio.io/v1
 kind: ServiceEntry
@@ -41,23 +34,7 @@ spec:
   - {{number: {HTTP2}, name: http2, protocol: HTTP2}}
   - {{number: {GRPC}, name: grpc, protocol: GRPC}}
   resolution: DNS
----
-apiVersion: networking.istio.io/v1
-kind: DestinationRule
-metadata: {{name: www}}
-spec:
-  host: www.example.com
-  trafficPolicy: {{connectionPool: {{tcp: {{connectTimeout: {connect}s}}}}}}
----
-apiVersion: networking.istio.io/v1
-kind: ServiceEntry
-metadata: {{name: moving}}
-spec:
-  hosts: [{MOVING}]
-  ports: [{{number: {HTTP1}, name: http, protocol: HTTP}}]
-  resolution: DNS
-",
-        MOVING = plan::MOVING,
+"
     )
 }
 
@@ -71,7 +48,7 @@ http {{
   access_log off; client_max_body_size 100m; root {dir}/files;
   client_body_temp_path {dir}/body; proxy_temp_path {dir}/proxy; fastcgi_temp_path {dir}/fastcgi;
   uwsgi_temp_path {dir}/uwsgi; scgi_temp_path {dir}/scgi;
-  server {{ listen {WEB}:{HTTP1}; listen {FIRST}:{HTTP1}; listen {SECOND}:{HTTP1}; location / {{ return 200 \"$request_method $server_protocol\\n\"; }} location /large {{ }} }}
+  server {{ listen {WEB}:{HTTP1}; location / {{ return 200 \"$request_method $server_protocol\\n\"; }} location /large {{ }} }}
   server {{
     listen {WEB}:{HTTP2} http2; keepalive_requests 20;
     location / {{ return 200 \"$request_method $server_protocol\\n\"; }}
@@ -81,8 +58,6 @@ http {{
 }}
 ",
         WEB = plan::WEB,
-        FIRST = PLACES[0],
-        SECOND = PLACES[1],
     )
 }
 
@@ -108,7 +83,7 @@ impl World {
             .outside()
             .start(&dir, "grpc", "/usr/bin/python3", &["-c", PYTHON, "serve", plan::WEB])
             .unwrap();
-        testbed.apply("www.yaml", &registry(10)).unwrap();
+        testbed.apply("www.yaml", &registry()).unwrap();
         let gateway = testbed.start_gateway(0).unwrap();
         let node = testbed.start_node().unwrap();
         let world = Self { testbed, servers: vec![nginx, grpc], _node: node, gateway };
@@ -422,7 +397,7 @@ spec:
   host: payments.example.com
   trafficPolicy: {{tls: {{mode: SIMPLE, caCertificates: {roots}, sni: payments.example.com}}}}
 ",
-        registry(10)
+        registry()
     )
 }
 
@@ -545,7 +520,7 @@ Server((sys.argv[1], int(sys.argv[2])), Handler).serve_forever()
 #[test]
 fn curl_and_nghttp_get_the_head_of_a_response_that_breaks_off_behind_it() {
     let testbed = Testbed::test(1).unwrap();
-    testbed.apply("www.yaml", &registry(10)).unwrap();
+    testbed.apply("www.yaml", &registry()).unwrap();
     let args = ["-c", ABRUPT_SERVER, plan::WEB, &HTTP1.to_string()];
     let outside = testbed.outside();
     let _server = outside.start(&testbed.dir(), "abrupt", "/usr/bin/python3", &args).unwrap();
@@ -644,7 +619,7 @@ Server((sys.argv[1], int(sys.argv[2])), Handler).serve_forever()
 #[test]
 fn curl_with_unusual_options_sends_and_gets_what_it_does_directly() {
     let testbed = Testbed::test(1).unwrap();
-    testbed.apply("www.yaml", &registry(10)).unwrap();
+    testbed.apply("www.yaml", &registry()).unwrap();
     let outside = testbed.outside();
     let args = ["-c", ECHO_SERVER, plan::WEB, &HTTP1.to_string()];
     let _server = outside.start(&testbed.dir(), "echo", "/usr/bin/python3", &args).unwrap();
@@ -767,117 +742,4 @@ fn a_name_server_on_the_gateways_own_address_answers_the_gateway_over_tcp_and_no
     assert_eq!(own.stdout.trim(), plan::WEB, "{own:?}");
     let others = testbed.app().run("dig", &ask).unwrap();
     assert!(!others.ok() && !others.stdout.contains(plan::WEB), "{others:?}");
-}
-
-/// Seconds of traffic; the long form is for people: `EGRESS_SOAK_SECONDS=3600`.
-fn soak() -> Duration {
-    let seconds = env::var("EGRESS_SOAK_SECONDS").ok().and_then(|text| text.parse().ok());
-    Duration::from_secs(seconds.unwrap_or(20))
-}
-
-/// What goes wrong at the gateway in a second of the traffic, as rules of nftables. In each ten seconds the
-/// name servers are away for four, `www.example.com` is silent for two, and the address that
-/// [`plan::MOVING`] has left refuses connections once answers with it have grown too old.
-fn faults(second: u32) -> Vec<String> {
-    let mut rules = Vec::new();
-    let phase = second % 10;
-    if (1..5).contains(&phase) {
-        rules.push("meta l4proto {tcp, udp} th dport 53 drop".to_owned());
-    }
-    if (5..7).contains(&phase) {
-        rules.push(format!("ip daddr {} drop", plan::WEB));
-    }
-    if phase == 9 {
-        rules.push(format!(
-            "ip daddr {} tcp dport {HTTP1} reject with tcp reset",
-            place(second + 10)
-        ));
-    }
-    rules
-}
-
-/// Where [`plan::MOVING`] is in a second: it moves every ten.
-fn place(second: u32) -> &'static str {
-    PLACES[usize::from((second / 10).is_multiple_of(2))]
-}
-
-/// Mixed traffic while the configuration is replaced each second, the server ends connections every twenty
-/// requests, and all of [`faults`]: nothing fails.
-#[test]
-fn mixed_traffic_loses_no_request_to_reloads_goaways_silence_moves_and_lost_name_servers() {
-    let world = World::new();
-    let testbed = &world.testbed;
-    let seconds = soak().as_secs().to_string();
-    let load = |name: &str, port: u16, args: &[&str]| {
-        let url = url(port) + if args.contains(&"-d") { "read" } else { "" };
-        let all = [&["-D", &seconds, "-c", "2", "-m", "4", "-N", "30"], args, &[&url]].concat();
-        testbed.pod().start(&testbed.dir(), name, "h2load", &all).unwrap()
-    };
-    let moving = format!("http://{}:{HTTP1}/", plan::MOVING);
-    let answer = || world.curl(&[&moving]).stdout;
-    until_is(SOON, "the host that moves", answer, |text| text.starts_with("GET")).unwrap();
-    let body = testbed.dir().join("payload");
-    fs::write(&body, vec![b'x'; 1000]).unwrap();
-    let body = body.to_string_lossy();
-    let gateway = testbed.gateway(0);
-    let nft = |args: &str| {
-        let done = gateway.run("nft", &[args]).unwrap();
-        assert!(done.ok(), "{args}: {done:?}");
-    };
-    nft("add table inet fault");
-    nft("add chain inet fault out { type filter hook output priority 0 ; }");
-    // At a pace: the machine has other things to do.
-    let pace = &["--rps", "50"][..];
-    let mut loads = [
-        load("get2", HTTP2, pace),
-        load("post2", HTTP2, &[pace, &["-d", &body]].concat()),
-        load("get1", HTTP1, &[pace, &["--h1"]].concat()),
-    ];
-    let (start, mut statuses) = (Instant::now(), Vec::new());
-    // What goes wrong does so whether or not curl waits for its answer.
-    let go_wrong = || {
-        for second in 0.. {
-            if start.elapsed() >= soak() {
-                break;
-            }
-            testbed.apply("www.yaml", &registry(10 + second % 2)).unwrap();
-            testbed.point(plan::MOVING, place(second)).unwrap();
-            let rules = faults(second).into_iter();
-            let rules: String =
-                rules.map(|rule| format!("add rule inet fault out {rule}; ")).collect();
-            nft(&format!("flush chain inet fault out; {rules}"));
-            let next = start + Duration::from_secs(u64::from(second) + 1);
-            thread::sleep(next.saturating_duration_since(Instant::now()));
-        }
-        nft("flush chain inet fault out");
-    };
-    let urls = [moving, url(HTTP1), url(HTTP2)];
-    thread::scope(|scope| {
-        scope.spawn(go_wrong);
-        for url in urls.iter().cycle().take_while(|_| start.elapsed() < soak()) {
-            let asked = start.elapsed();
-            let ended = "%{http_code} after %{time_total} s, exit code %{exitcode} %{errormsg}";
-            let shown = ["-o", "/dev/null", "-w", ended, url];
-            statuses.push((asked, url, world.curl(&shown).stdout));
-        }
-    });
-    for load in &mut loads {
-        let ended = || load.ended();
-        let _status = until(SOON + soak(), "h2load", ended).unwrap();
-        let done = Finished { code: 0, stdout: load.stdout(), stderr: load.stderr() };
-        let (total, good) = succeeded(&done);
-        println!("{total} requests");
-        // The last ones may be under way when the time is up, which h2load counts as done or not at all.
-        let said = || format!("{done:?}\n{}", world.failures());
-        assert!(good > 100, "{}", said());
-        assert!(done.stdout.contains(" 0 failed, 0 errored, 0 timeout"), "{}", said());
-        assert!(done.stdout.contains(", 0 3xx, 0 4xx, 0 5xx"), "{}", said());
-    }
-    println!("{} requests of curl", statuses.len());
-    let failed: Vec<_> =
-        statuses.iter().filter(|(.., status)| !status.starts_with("200 ")).collect();
-    assert!(failed.is_empty(), "{failed:?}\n{}", world.failures());
-    assert!(statuses.len() > 20, "{statuses:?}");
-    let metrics = testbed.admin(0, "stats/prometheus").unwrap();
-    assert!(metrics.lines().any(|line| line == "egress_panics_total 0"), "{metrics}");
 }
