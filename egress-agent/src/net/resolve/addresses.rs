@@ -21,6 +21,8 @@ pub(super) struct ResolvedAddresses {
     pub(super) v4: Vec<IpAddr>,
     pub(super) v6: Vec<IpAddr>,
     pub(super) ttl: Duration,
+    /// Whether both families were answered, be it that there are none.
+    pub(super) is_whole: bool,
 }
 
 impl ResolvedAddresses {
@@ -45,7 +47,7 @@ pub(super) async fn both(
     match select(v4, v6).await {
         Either::Left((first, second)) => with_other(first, second, merge, early).await,
         Either::Right((first, second)) => {
-            with_other(first, second, |v6, v4| merge(v4, v6), early).await
+            with_other(first, second, |v6, v4, is_whole| merge(v4, v6, is_whole), early).await
         }
     }
 }
@@ -53,7 +55,7 @@ pub(super) async fn both(
 async fn with_other(
     first: Result<Records, ResolveError>,
     second: impl Future<Output = Result<Records, ResolveError>> + Unpin,
-    merge: impl Fn(Option<Records>, Option<Records>) -> Option<ResolvedAddresses>,
+    merge: impl Fn(Option<Records>, Option<Records>, bool) -> Option<ResolvedAddresses>,
     early: impl FnOnce(&ResolvedAddresses),
 ) -> Result<ResolvedAddresses, ResolveError> {
     let first = match first {
@@ -62,7 +64,8 @@ async fn with_other(
         Err(ResolveError::NoSuchName) => return Err(ResolveError::NoSuchName),
         Err(why) => {
             return match second.await {
-                Ok(records) => merge(None, Some(records)).ok_or(ResolveError::NoAddress),
+                Ok(records) => merge(None, Some(records), why.is_about_the_name())
+                    .ok_or(ResolveError::NoAddress),
                 // That the other family has nothing doesn't make this one's failure an answer.
                 Err(ResolveError::NoAddress) => Err(why),
                 Err(other) => Err(other),
@@ -70,21 +73,26 @@ async fn with_other(
         }
     };
     let second = match select(second, pin!(sleep(RESOLUTION_DELAY))).await {
-        Either::Left((second, _)) => second.ok(),
+        Either::Left((second, _)) => Some(second),
         Either::Right(((), second)) => {
-            if let Some(found) = merge(Some(first.clone()), None) {
+            if let Some(found) = merge(Some(first.clone()), None, false) {
                 early(&found);
             }
-            timeout(STRAGGLER, second).await.ok().and_then(Result::ok)
+            timeout(STRAGGLER, second).await.ok()
         }
     };
-    merge(Some(first), second).ok_or(ResolveError::NoAddress)
+    let is_whole = match &second {
+        Some(Ok(_)) => true,
+        Some(Err(why)) => why.is_about_the_name(),
+        None => false,
+    };
+    merge(Some(first), second.and_then(Result::ok), is_whole).ok_or(ResolveError::NoAddress)
 }
 
-fn merge(v4: Option<Records>, v6: Option<Records>) -> Option<ResolvedAddresses> {
+fn merge(v4: Option<Records>, v6: Option<Records>, is_whole: bool) -> Option<ResolvedAddresses> {
     let ttl = [&v4, &v6].into_iter().flatten().map(|(_, ttl)| *ttl).min()?;
     let list = |records: Option<Records>| records.map(|(list, _)| list).unwrap_or_default();
-    let found = ResolvedAddresses { v4: list(v4), v6: list(v6), ttl };
+    let found = ResolvedAddresses { v4: list(v4), v6: list(v6), ttl, is_whole };
     (!found.v4.is_empty() || !found.v6.is_empty()).then_some(found)
 }
 
@@ -120,7 +128,8 @@ mod tests {
                 (both(pending(), v6, early).await, "2001:db8::7")
             };
             assert_eq!(seen, [expected]);
-            assert_eq!(texts(&result.unwrap()), [expected]);
+            let found = result.unwrap();
+            assert_eq!((texts(&found), found.is_whole), (vec![expected.to_owned()], false));
         }
     }
 
@@ -152,6 +161,13 @@ mod tests {
         let late = after(60, Err(Error::NoAddress));
         assert_eq!(both(ready(Err(Error::Timeout)), late, early).await, Err(Error::Timeout));
         let found = both(none(), after(9, records("2001:db8::7", 9)), early).await.unwrap();
-        assert_eq!(texts(&found), ["2001:db8::7"]);
+        assert_eq!((texts(&found), found.is_whole), (vec!["2001:db8::7".into()], true));
+        // A failure is no answer.
+        let failed = after(9, Err(Error::Timeout));
+        let found = both(ready(records("198.51.100.7", 60)), failed, early).await.unwrap();
+        assert_eq!((texts(&found), found.is_whole), (vec!["198.51.100.7".into()], false));
+        let failed = ready(Err(Error::Timeout));
+        let found = both(failed, after(9, records("2001:db8::7", 9)), early).await.unwrap();
+        assert!(!found.is_whole);
     }
 }

@@ -61,6 +61,8 @@ struct CacheEntry {
     refresh: Instant,
     expires: Instant,
     recheck: Option<Instant>,
+    /// When both families were answered last.
+    whole: Instant,
     owner: ShareOwner,
     number: u64,
     used: bool,
@@ -103,7 +105,16 @@ impl Cache {
         let refresh = expires - life / REFRESH;
         if let Some(entry) = self.entries.get_mut(name) {
             let (owner, number, used) = (entry.owner.clone(), entry.number, entry.used);
-            *entry = CacheEntry { addresses, refresh, expires, recheck: None, owner, number, used };
+            *entry = CacheEntry {
+                addresses,
+                refresh,
+                expires,
+                recheck: None,
+                whole: now,
+                owner,
+                number,
+                used,
+            };
             return;
         }
         while self.entries.len() >= self.capacity.max(1) {
@@ -115,9 +126,44 @@ impl Cache {
         names.order.push_back((number, Arc::clone(name)));
         names.count += 1;
         let owner = owner.clone();
-        let entry =
-            CacheEntry { addresses, refresh, expires, recheck: None, owner, number, used: false };
+        let entry = CacheEntry {
+            addresses,
+            refresh,
+            expires,
+            recheck: None,
+            whole: now,
+            owner,
+            number,
+            used: false,
+        };
         self.entries.insert(Arc::clone(name), entry);
+    }
+
+    /// Takes addresses of one family, while the other's question failed or is not answered yet: the other's last
+    /// ones stay, as long as an answer does after its life.
+    pub(super) fn insert_part(
+        &mut self,
+        now: Instant,
+        owner: &ShareOwner,
+        name: &Arc<str>,
+        addresses: Addresses,
+        ttl: Duration,
+    ) -> Addresses {
+        let known = self.entries.get(name).filter(|entry| now < entry.whole + STALE);
+        let Some(CacheEntry { addresses: last, whole, .. }) = known else {
+            self.insert(now, owner, name, Arc::clone(&addresses), ttl);
+            return addresses;
+        };
+        let (is_v6, whole) = (addresses.first().is_some_and(IpAddr::is_ipv6), *whole);
+        let other = last.iter().filter(|addr| addr.is_ipv6() != is_v6);
+        let mut all: Vec<IpAddr> = addresses.iter().chain(other).copied().collect();
+        all.sort_by_key(IpAddr::is_ipv6);
+        let all: Addresses = all.into();
+        self.insert(now, owner, name, Arc::clone(&all), ttl);
+        if let Some(entry) = self.entries.get_mut(name) {
+            entry.whole = whole;
+        }
+        all
     }
 
     /// The name server gave no answer. `Some`: what is to be used instead.

@@ -173,6 +173,9 @@ impl<W: Waiter> LookupScheduler<W> {
 
     fn keep(&mut self, now: Instant, job: &LookupJob, found: &ResolvedAddresses) -> Addresses {
         let addresses = found.addresses();
+        if !found.is_whole {
+            return self.cache.insert_part(now, &job.owner, &job.name, addresses, found.ttl);
+        }
         self.cache.insert(now, &job.owner, &job.name, Arc::clone(&addresses), found.ttl);
         addresses
     }

@@ -29,7 +29,7 @@ fn owner(number: u8) -> ShareOwner {
 
 fn found(last: u8) -> ResolvedAddresses {
     let v4 = vec![IpAddr::from([198, 51, 100, last])];
-    ResolvedAddresses { v4, v6: Vec::new(), ttl: Duration::from_secs(60) }
+    ResolvedAddresses { v4, v6: Vec::new(), ttl: Duration::from_secs(60), is_whole: true }
 }
 
 struct Asked {
@@ -143,6 +143,43 @@ fn the_first_family_answers_and_the_second_is_added() {
     desk.finish(now, &job, Ok(both.clone()));
     assert_eq!(ask(&mut desk, now, 1, "a.example").now, Some(Ok(both.addresses())));
     assert_eq!(asked.answers().len(), 1);
+}
+
+/// An outage for questions about one family alone, as of a name server that drops them.
+#[test]
+fn a_family_whose_question_fails_keeps_its_last_addresses_and_one_that_is_gone_does_not() {
+    let start = Instant::now();
+    let mut desk = LookupScheduler::new(LookupLimits::default());
+    let both =
+        |last: u8| ResolvedAddresses { v6: vec!["2001:db8::7".parse().unwrap()], ..found(last) };
+    let part = |last: u8| ResolvedAddresses { is_whole: false, ..found(last) };
+    let mut answered = |now: Instant, found: ResolvedAddresses| {
+        let asked = ask(&mut desk, now, 1, "a.example");
+        let job = desk.next().unwrap();
+        desk.early(
+            now,
+            &job,
+            &ResolvedAddresses { v6: Vec::new(), is_whole: false, ..found.clone() },
+        );
+        let early = asked.answers();
+        desk.finish(now, &job, Ok(found));
+        (early, ask(&mut desk, now, 1, "a.example").now.unwrap())
+    };
+    let [minute, hour] = [60, 3600].map(Duration::from_secs);
+    let expected = Ok(both(1).addresses());
+    assert_eq!(answered(start, both(1)), (vec![Ok(found(1).addresses())], expected));
+    // The other family's question fails, for an hour at most; who asks meanwhile gets both as well.
+    for turn in 1..hour.as_secs() / 60 {
+        let now = start + minute * u32::try_from(turn).unwrap();
+        let expected = Ok(both(2).addresses());
+        assert_eq!(answered(now, part(2)), (vec![expected.clone()], expected), "{turn}");
+    }
+    let expected = Ok(found(3).addresses());
+    assert_eq!(answered(start + hour, part(3)), (vec![expected.clone()], expected));
+    // An answer that there is none counts at once.
+    let late = start + 2 * hour;
+    assert_eq!(answered(late, both(4)).1, Ok(both(4).addresses()));
+    assert_eq!(answered(late + minute, found(5)).1, Ok(found(5).addresses()));
 }
 
 #[test]
