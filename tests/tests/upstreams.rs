@@ -463,6 +463,44 @@ fn silent_destinations_are_probed_as_the_rule_says() {
     assert!(!late.stdout().contains("ended"));
 }
 
+/// A connection that waits for the next request is probed as well: it leaves the pool when its host has fallen silent.
+#[test]
+fn an_idle_connection_to_a_host_that_fell_silent_leaves_the_pool() {
+    const SOON_KNOWN: &str = "www.example.com";
+    const LATE_KNOWN: &str = "payments.example.com";
+    let site = Site::new(1);
+    let keepalive = |host: &str, settings: &str| {
+        let policy = format!("{{connectionPool: {{tcp: {{tcpKeepalive: {settings}}}}}}}");
+        entry(host, "  resolution: DNS\n") + &rule(host, &policy)
+    };
+    site.apply(
+        &(keepalive(SOON_KNOWN, "{time: 1s, interval: 1s, probes: 2}")
+            + &keepalive(LATE_KNOWN, "{time: 3600s}")),
+    );
+    let connections = || {
+        let page = site.testbed.admin(0, "clusters").unwrap();
+        [SOON_KNOWN, LATE_KNOWN].map(|host| {
+            let series = format!("outbound|80||{host}::{}:80::cx_active::", plan::WEB);
+            page.lines().find_map(|line| line.strip_prefix(&series)?.parse::<u64>().ok())
+        })
+    };
+    for host in [SOON_KNOWN, LATE_KNOWN] {
+        let ask = || site.testbed.curl_status(&[&format!("http://{host}/")]).unwrap();
+        until_is(SOON, host, ask, |seen| seen == "301").unwrap();
+    }
+    assert_eq!(connections(), [Some(1), Some(1)]);
+    let silence = format!(
+        "table ip silence {{ chain in {{ type filter hook input priority 0; ip daddr {} drop; }}; }}",
+        plan::WEB
+    );
+    assert!(site.testbed.outside().run("nft", &[&silence]).unwrap().ok());
+    until_is(SOON, "the end of one", connections, |seen| seen[0] == Some(0)).unwrap();
+    assert_eq!(connections(), [Some(0), Some(1)]);
+    // The host is back: a connection of its own serves the next request.
+    assert!(site.testbed.outside().run("nft", &["delete table ip silence"]).unwrap().ok());
+    assert_eq!(site.testbed.curl_status(&[&format!("http://{SOON_KNOWN}/")]).unwrap(), "301");
+}
+
 #[test]
 fn a_tcp_connection_counts_as_active_on_the_clusters_page_until_it_ends() {
     const PORT: u16 = 5432;
