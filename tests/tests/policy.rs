@@ -231,3 +231,70 @@ fn raw_tcp_reaches_a_host_that_rotates_through_many_addresses() {
     until_is(SOON, "the host to answer again", || asks(pod, &addresses[1], port), |seen| *seen)
         .unwrap();
 }
+
+/// Two names on one port, for a pod each: whatever address one dials that the node does not know, it reaches its own
+/// name and no other.
+#[test]
+fn raw_tcp_of_two_names_on_a_port_reaches_the_one_that_the_pod_is_allowed() {
+    const ROTATING: [&str; 4] =
+        ["203.0.113.101", "203.0.113.102", "203.0.113.103", "203.0.113.104"];
+    const OTHER: &str = "tcp.example.com";
+    let port = plan::TCP_PORTS[1];
+    let testbed = Testbed::test(1).unwrap();
+    let cluster = Cluster::grow(&testbed).unwrap();
+    testbed.apply_mesh(&mesh("accessLogEncoding: JSON\n")).unwrap();
+    for address in ROTATING {
+        testbed.outside().ns.ip(&["addr", "add", address, "dev", "lo"]).unwrap();
+    }
+    let gateway = testbed.start_gateway(0).unwrap();
+    let _node = testbed.start_node_with(&cluster.node_args(&testbed)).unwrap();
+    let policy = |name: &str, app: &str, host: &str| {
+        let text = format!(
+            "apiVersion: egress-enforcer.io/v1alpha1\nkind: EgressPolicy\n\
+             metadata: {{name: {name}, namespace: shop}}\nspec:\n  podSelector: {{matchLabels: {{app: {app}}}}}\n  \
+             rules:\n  - hosts: [{host}]\n    ports: [{{port: {port}, protocol: TCP}}]\n"
+        );
+        testbed.apply(&format!("{name}.yaml"), &text).unwrap();
+    };
+    let asks = |from: &Place, addr: &str| {
+        egress_tests::cluster::ask(from, "tcp", addr, port, &[]).unwrap().ok()
+    };
+    let reached = |host: &str| {
+        let cluster = format!("outbound|{port}||{host}");
+        let text = gateway.stdout();
+        let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        lines.filter(|line| line["upstream_cluster"] == *cluster).count()
+    };
+    let (pod, neighbour) = (testbed.pod(), &cluster.neighbour);
+    testbed.point(plan::MOVING, ROTATING[0]).unwrap();
+    policy("moving", "web", plan::MOVING);
+    policy("other", "job", OTHER);
+    let by_now = |from: &Place, address: &str, answered: bool| {
+        let what = format!("{address}: {answered}");
+        until_is(SOON, &what, || asks(from, address), |seen| *seen == answered)
+            .unwrap_or_else(|error| panic!("{error:#}\n{}", gateway.stdout()));
+    };
+    by_now(pod, ROTATING[0], true);
+    by_now(neighbour, plan::TCP_SERVICE, true);
+    // What the node knows to be the other's is refused.
+    by_now(neighbour, ROTATING[0], false);
+    by_now(pod, plan::TCP_SERVICE, false);
+    let capture = testbed.capture().unwrap();
+    let others = reached(OTHER);
+    for address in ROTATING.into_iter().cycle().skip(1).take(12) {
+        testbed.point(plan::MOVING, address).unwrap();
+        assert!(asks(pod, address), "{address}: {}", gateway.stdout());
+    }
+    let moving = || reached(plan::MOVING);
+    until_is(SOON, "the connections in the log", moving, |seen| *seen > 12).unwrap();
+    assert_eq!(reached(OTHER), others, "{}", gateway.stdout());
+    let before = moving();
+    assert!(asks(neighbour, plan::ATTACKER), "{}", gateway.stdout());
+    until_is(SOON, "the connection in the log", || reached(OTHER), |seen| *seen > others).unwrap();
+    assert_eq!(moving(), before, "{}", gateway.stdout());
+    // A pod that is allowed both reaches each by the addresses that the node knows, and neither by another.
+    policy("both", "web", OTHER);
+    by_now(pod, plan::TCP_SERVICE, true);
+    by_now(pod, plan::ATTACKER, false);
+    assert_eq!(capture.take(), Vec::<String>::new(), "all went through the gateway");
+}

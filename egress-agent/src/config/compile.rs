@@ -40,6 +40,7 @@ mod traffic;
 mod two_modes;
 mod unreachable;
 mod validators;
+mod whole_ports;
 mod workloads;
 mod yielding;
 
@@ -179,7 +180,7 @@ impl Compiler<'_> {
         let mut all = ports.clone();
         self.egress_ports(&egress, &mut all);
         self.yield_ports(&mut routes, &resources.routes, &all);
-        let node = self.node(&registry, &routes, &resources.routes, &egress, ports);
+        let (node, shared_tcp) = self.node(&registry, &routes, &resources.routes, &egress, ports);
         Snapshot {
             mesh: self.mesh,
             node,
@@ -193,6 +194,7 @@ impl Compiler<'_> {
                 clusters: self.clusters.into_values().flatten().collect(),
                 egress,
                 authorization,
+                shared_tcp,
             },
         }
     }

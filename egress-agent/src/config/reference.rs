@@ -194,8 +194,9 @@ goes to one gateway, because the node sees no names: a rule for a port that an o
 gateway is refused.\n\
 - **Destination rules** for the host count as for a ServiceEntry of the policy's namespace. `originateTLS` always \
 verifies the certificate.\n\
-- **Raw TCP** of one name takes the port at the node where no other name does; of several, the node tells them \
-apart by the addresses that it resolves.\n\
+- **Raw TCP** of one name takes the port at the node where no other name does. Of several, the node tells them \
+apart by the addresses that it resolves; any other address leads to the name that the workload is allowed on the \
+port, if it is a single one.\n\
 - **Rate limits** are counted for each workload and host, in each gateway process on its own. Where several rules \
 allow the same, the limits of all of them hold. What is beyond a limit is refused (`rate_limited`): HTTP with 429, \
 TLS and raw TCP by closing the connection; of bytes, a transfer \

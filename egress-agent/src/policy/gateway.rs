@@ -5,6 +5,7 @@ mod authorize;
 mod egress;
 mod outcome;
 mod passthrough;
+mod raw_tcp;
 mod refusal;
 mod request;
 mod sources;
@@ -26,8 +27,8 @@ use tables::{MeshPort, TcpEntry, TunnelTcp};
 use super::{
     AddressGuard, Authorization, Callers, Client, ClientTls, Cluster, ClusterName, Denied, Direct,
     Discovery, EgressTable, Hop, HttpAction, Origin, OutboundMode, Owner, PortMode, Redirect,
-    RedirectPort, RetryPolicy, ServerProtocol, ServerTls, Service, Snapshot, Target, TcpRoute,
-    has_labels, matching, preferred,
+    RedirectPort, RetryPolicy, ServerProtocol, ServerTls, Service, Snapshot, Target, has_labels,
+    matching, preferred,
     trace::{self, Step},
 };
 use crate::types::{
@@ -185,11 +186,10 @@ impl GatewayPolicy {
     /// How to read a connection that was dialled on this port.
     #[must_use]
     pub fn port_mode(&self, port: OriginalPort) -> PortMode {
-        if self.tcp.contains_key(&port) || self.egress.takes_tcp(GatewayPort(port.0)) {
-            PortMode::Tcp
-        } else {
-            self.named_mode(port, Hop::Plain)
-        }
+        let is_raw = self.tcp.contains_key(&port)
+            || self.egress.takes_tcp(GatewayPort(port.0))
+            || self.shared(port).is_some();
+        if is_raw { PortMode::Tcp } else { self.named_mode(port, Hop::Plain) }
     }
 
     /// How to read a connection that no raw TCP service is for.
@@ -208,39 +208,6 @@ impl GatewayPolicy {
         } else {
             PortMode::Closed(Reason::NoRoute)
         }
-    }
-
-    /// Decides a raw TCP connection by its port alone: the port at the gateway, which the node
-    /// wrote in place of the one that was dialled.
-    ///
-    /// # Errors
-    /// [`Denied`], with the reason.
-    pub fn tcp(&self, source: &Source, port: OriginalPort) -> Result<TcpRoute, Denied> {
-        let refused = || Denied {
-            reason: Reason::NoRoute,
-            detail: format!("no TCP service is routed to port {port} for this source"),
-            matched: None,
-        };
-        if let Some(permitted) = self.permitted_tcp(source, port) {
-            return self.authorized_tcp(source, None, permitted?);
-        }
-        let mut entries = self.tcp.get(&port).into_iter().flatten();
-        let entry = entries
-            .find(|entry| {
-                entry.routes.exported.sees(source) && matching::tcp(&entry.rule, None, source)
-            })
-            .ok_or_else(refused)?;
-        trace::note(|| Step::Rule(entry.rule.place.clone()));
-        if entry.hop == Hop::Tunnel {
-            return Err(refusal::plaintext(&format!("TCP to port {port}")));
-        }
-        let stage = self.stage.get(&entry.owner, GatewayPort(port.0)).ok_or_else(refused)?;
-        let rule = stage.any_tcp.iter().find(|rule| matching::tcp(rule, Some(port.0), source));
-        rule.iter().for_each(|rule| trace::note(|| Step::Rule(rule.place.clone())));
-        let chosen = rule.and_then(|rule| matching::pick(&rule.targets)).ok_or_else(refused)?;
-        let (cluster, host) = self.outside(&chosen.target, GatewayPort(port.0), source, None)?;
-        let route = TcpRoute::new(Arc::clone(cluster), host.cloned());
-        self.authorized_tcp(source, None, (route, port.0))
     }
 
     /// Whether the gateway may dial this address for a name that it resolved: never loopback,

@@ -1,6 +1,6 @@
 //! The compiled resources: services, gateways' servers, routes.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use egress_ebpf::reason::Reason;
@@ -28,6 +28,9 @@ pub struct Rules {
     pub egress: Vec<Arc<EgressPolicy>>,
     /// Authorization policies, and what else restricts gateways.
     pub authorization: Vec<Arc<AuthorizationPolicy>>,
+    /// Ports that several raw TCP services without addresses share, by the port at the gateway where connections to
+    /// addresses of none of them arrive.
+    pub shared_tcp: BTreeMap<GatewayPort, OriginalPort>,
 }
 
 /// One port of one host of a `ServiceEntry`.

@@ -236,19 +236,24 @@ impl Compiler<'_> {
             raw.into_iter().map(|rule| (rule.host.clone(), rule.port)).collect();
         let mut ports = BTreeMap::new();
         for service in wanted {
-            let span = u32::from(RAW.end - RAW.start);
-            let first = hash(&format!("{}:{}", service.0, service.1)) % span;
-            let mut candidates = (0..span).filter_map(|step| {
-                let offset = u16::try_from((first + step) % span).ok()?;
-                Port::new(RAW.start + offset)
-            });
-            if let Some(free) = candidates.find(|port| !taken.contains(port)) {
+            if let Some(free) = free_port(&service.0, service.1, &taken) {
                 taken.insert(free);
                 ports.insert(service, GatewayPort(free));
             }
         }
         ports
     }
+}
+
+/// The port at the gateway for raw TCP to this host and port, unless it is taken: then the next one that is not.
+pub(super) fn free_port(host: &HostPattern, port: Port, taken: &BTreeSet<Port>) -> Option<Port> {
+    let span = u32::from(RAW.end - RAW.start);
+    let first = hash(&format!("{host}:{port}")) % span;
+    let mut candidates = (0..span).filter_map(|step| {
+        let offset = u16::try_from((first + step) % span).ok()?;
+        Port::new(RAW.start + offset)
+    });
+    candidates.find(|port| !taken.contains(port))
 }
 
 /// FNV-1a: the same on every machine and in every version.

@@ -1,7 +1,7 @@
 //! What the node lets out.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -29,6 +29,9 @@ use crate::{
 /// What of a port is decided so far: the gateway group, how it is reached, and who sent it there.
 pub(super) type Ports = BTreeMap<OriginalPort, (usize, Hop, Arc<str>)>;
 
+/// The port that was dialled, by the port at the gateway where its connections to addresses of no service arrive.
+pub(super) type SharedPorts = BTreeMap<GatewayPort, OriginalPort>;
+
 /// A route, and the resource that it is of: `VirtualService default/name`.
 pub(super) type NamedRoute = (NodeRoute, Arc<str>);
 
@@ -52,7 +55,7 @@ impl Compiler<'_> {
         ports
     }
 
-    /// The node's routes.
+    /// The node's routes, and the ports that raw TCP services share.
     pub(super) fn node(
         &mut self,
         registry: &Registry<'_>,
@@ -60,7 +63,7 @@ impl Compiler<'_> {
         resources: &[Resource<VirtualService>],
         egress: &[Arc<EgressPolicy>],
         mut ports: Ports,
-    ) -> NodePolicy {
+    ) -> (NodePolicy, SharedPorts) {
         let mut node: Vec<NamedRoute> = Vec::new();
         self.egress_ports(egress, &mut ports);
         if self.mesh.direct == Direct::Registry {
@@ -93,13 +96,14 @@ impl Compiler<'_> {
             self.raw_tcp(set, &resource.meta, registry, &ports, &mut taken, &mut node);
         }
         self.egress_raw(egress, &mut node);
-        if self.mesh.outbound == OutboundMode::RegistryOnly {
-            by_port(&mut node);
-        }
+        let shared = match self.mesh.outbound {
+            OutboundMode::RegistryOnly => self.whole_ports(&mut node),
+            OutboundMode::AllowAny => SharedPorts::new(),
+        };
         let mut seen: HashSet<NodeRoute> = HashSet::with_capacity(node.len());
         node.retain(|(route, _)| seen.insert(route.clone()));
         let (routes, origins) = node.into_iter().unzip();
-        NodePolicy { routes, origins }
+        (NodePolicy { routes, origins }, shared)
     }
 
     /// Ports on which names decide: HTTP and TLS.
@@ -270,33 +274,6 @@ impl Compiler<'_> {
                     "no ServiceEntry declares a port of protocol TCP that this rule is for";
                 meta.cx(self.report).warn(&at, message).code = Some("IST0130");
             }
-        }
-    }
-}
-
-/// A raw TCP service that is known by its name alone gets all of its port where nothing else on that port
-/// is known by name: as in Istio, whose listener for such a service takes every address. The gateway
-/// resolves the name itself and connects to nothing else, so what DNS answers whom does not matter. Where
-/// there are several, addresses are all that tells them apart.
-fn by_port(node: &mut [NamedRoute]) {
-    let mut named: BTreeMap<OriginalPort, BTreeSet<Option<String>>> = BTreeMap::new();
-    for (route, _) in &*node {
-        let (Some(port), name) = (route.port, &route.target) else { continue };
-        let name = match (name, route.action) {
-            (DirectTarget::Name(host), NodeAction::Redirect { .. }) => Some(host.to_string()),
-            // What leads somewhere else by name, or by the port already.
-            (DirectTarget::Name(_), NodeAction::Direct) | (DirectTarget::Any, _) => None,
-            (DirectTarget::Net(_), _) => continue,
-        };
-        named.entry(port).or_default().insert(name);
-    }
-    for (route, _) in node {
-        let only = route
-            .port
-            .and_then(|port| named.get(&port))
-            .is_some_and(|names| names.len() == 1 && names.first().is_some_and(Option::is_some));
-        if only && matches!(route.target, DirectTarget::Name(_)) {
-            route.target = DirectTarget::Any;
         }
     }
 }

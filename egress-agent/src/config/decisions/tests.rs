@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use crate::config::testing::{Gateway, compile_with, compiled, file, original, port};
 use crate::{
     policy::{DirectTarget, HeaderText, Hop, HttpRoute, NodeAction, NodeRoute, PortMode, Upgrades},
-    types::{GatewayPort, Host, SpiffeId},
+    types::{GatewayPort, Host, OriginalPort, SpiffeId},
 };
 
 pub(super) const SERVICE: &str = "istio-egressgateway.istio-system.svc.cluster.local";
@@ -585,22 +585,22 @@ fn raw_tcp_is_told_apart_by_its_port_at_the_gateway() {
     assert!(gateway.0.tcp(&gateway.source("10.0.0.5"), original(15432)).is_ok());
 }
 
+/// Raw TCP without addresses.
+fn named_tcp(name: &str, at: u16, more: &str) -> [String; 3] {
+    raw_tcp(more).map(|text| {
+        text.replace("db.example", &format!("{name}.example"))
+            .replace(", addresses: [198.51.100.0/28]", "")
+            .replace("resolution: STATIC, endpoints: [{address: 198.51.100.5}]", "resolution: DNS")
+            .replace("name: db,", &format!("name: {name},"))
+            .replace("name: egress,", &format!("name: {name}-gateway,"))
+            .replace("egress]", &format!("{name}-gateway]"))
+            .replace("15432", &at.to_string())
+    })
+}
+
 #[test]
 fn raw_tcp_by_name_has_all_of_its_port_unless_another_name_is_on_it() {
-    let by_name = |name: &str, at: u16| {
-        raw_tcp("").map(|text| {
-            text.replace("db.example", &format!("{name}.example"))
-                .replace(", addresses: [198.51.100.0/28]", "")
-                .replace(
-                    "resolution: STATIC, endpoints: [{address: 198.51.100.5}]",
-                    "resolution: DNS",
-                )
-                .replace("name: db,", &format!("name: {name},"))
-                .replace("name: egress,", &format!("name: {name}-gateway,"))
-                .replace("egress]", &format!("{name}-gateway]"))
-                .replace("15432", &at.to_string())
-        })
-    };
+    let by_name = |name: &str, at: u16| named_tcp(name, at, "");
     let route = |target: DirectTarget, at: u16| NodeRoute {
         port: Some(original(5432)),
         target,
@@ -619,7 +619,17 @@ fn raw_tcp_by_name_has_all_of_its_port_unless_another_name_is_on_it() {
     assert_eq!(routes(&one, ""), [route(DirectTarget::Any, 15432)]);
     let two: Vec<_> = one.iter().cloned().chain(by_name("log", 15433)).collect();
     let apart = [route(name("db.example"), 15432), route(name("log.example"), 15433)];
-    assert_eq!(routes(&two, ""), apart);
+    let found = routes(&two, "");
+    assert_eq!(found[..2], apart);
+    // Any other address goes to a port that is neither's.
+    let [.., NodeRoute { port, target: DirectTarget::Any, action }] = &found[..] else {
+        panic!("{found:?}")
+    };
+    let NodeAction::Redirect { group: 0, port: Some(shared), hop: Hop::Plain } = action else {
+        panic!("{action:?}")
+    };
+    assert_eq!((*port, found.len()), (Some(original(5432)), 3));
+    assert!((20_000..30_000).contains(&shared.0.get()), "{shared:?}");
     // One that has addresses is told apart by them, and leaves the rest of the port.
     let net = raw_tcp("").map(|text| {
         let text = text.replace("db.example", "net.example").replace("name: db,", "name: net,");
@@ -638,6 +648,49 @@ fn raw_tcp_by_name_has_all_of_its_port_unless_another_name_is_on_it() {
     let compiled = crate::config::compile(&files, Some(&file("mesh.yaml", &mesh))).unwrap();
     let any = compiled.snapshot.node.routes;
     assert!(any.contains(&route(name("db.example"), 15432)), "{any:?}");
+}
+
+/// Two names on a port, of which a rule for one is for some workloads.
+#[test]
+fn an_address_that_is_of_no_service_leads_to_the_only_name_of_the_port_that_the_workload_is_allowed()
+ {
+    let sleep = ", sourceLabels: {app: sleep}";
+    let all = |more: &str| -> Vec<String> {
+        named_tcp("db", 15432, more).into_iter().chain(named_tcp("log", 15433, sleep)).collect()
+    };
+    let asked = |texts: &[String], from: &str| {
+        let texts: Vec<_> = texts.iter().map(String::as_str).collect();
+        let gateway = Gateway::new(&texts, "");
+        let shared = &gateway.0.snapshot().rules.shared_tcp;
+        let (at, dialled) = shared.first_key_value().unwrap();
+        assert_eq!((shared.len(), *dialled), (1, original(5432)));
+        let at = OriginalPort(at.0);
+        assert_eq!(gateway.0.port_mode(at), PortMode::Tcp);
+        let route = gateway.0.tcp(&gateway.source(from), at);
+        route.map(|route| route.cluster.name.0.to_string()).map_err(|denied| denied.reason)
+    };
+    assert_eq!(asked(&all(""), "10.9.9.9").unwrap(), "outbound|5432||db.example");
+    // Who is allowed both could mean either, and who is allowed none is refused.
+    assert_eq!(asked(&all(""), "10.0.0.5"), Err(Reason::NoRoute));
+    assert_eq!(asked(&all(sleep), "10.9.9.9"), Err(Reason::NoRoute));
+    // An identity that a rule asks for is not left out on this way either.
+    let rule = resource(
+        "DestinationRule",
+        "hop",
+        &format!("{{host: {SERVICE}, trafficPolicy: {{tls: {{mode: ISTIO_MUTUAL}}}}}}"),
+    );
+    let tunnelled: Vec<String> = all("").into_iter().chain([rule]).collect();
+    let tunnelled: Vec<_> = tunnelled.iter().map(String::as_str).collect();
+    let snapshot = compiled(&tunnelled, "").snapshot;
+    assert!(snapshot.rules.shared_tcp.is_empty());
+    let whole = |route: &&NodeRoute| {
+        route.port == Some(original(5432)) && route.target == DirectTarget::Any
+    };
+    let whole: Vec<_> = snapshot.node.routes.iter().filter(whole).collect();
+    let [NodeRoute { action: NodeAction::Redirect { hop: Hop::Tunnel, .. }, .. }] = whole[..]
+    else {
+        panic!("{whole:?}")
+    };
 }
 
 #[test]

@@ -421,16 +421,34 @@ fn raw_tcp_is_known_by_what_was_dialled() {
 
 #[test]
 fn one_of_two_names_on_a_port_is_nobodys() {
-    let two = RAW.replace("5432", "5672").replace("  addresses: [198.51.100.0/28]\n", "").replace(
-        "  resolution: STATIC\n  endpoints: [{address: 198.51.100.4}]\n",
-        "  resolution: DNS\n",
-    );
     // Both have the port 5672, and the gateway's ports stay different.
-    let two = two.replacen("15672", "15432", 3);
+    let two =
+        RAW.replace(" 5432", " 5672").replace("  addresses: [198.51.100.0/28]\n", "").replace(
+            "  resolution: STATIC\n  endpoints: [{address: 198.51.100.4}]\n",
+            "  resolution: DNS\n",
+        );
     let gateway = gateway(&[&two]);
     let source = one(&gateway);
-    let denied = gateway.0.tunnel_tcp(&source, dialled("203.0.113.1:5672")).unwrap_err();
+    let to = dialled("203.0.113.1:5672");
+    let denied = gateway.0.tunnel_tcp(&source, to).unwrap_err();
     assert_eq!(denied.reason, Reason::NoRoute);
+    assert_eq!(gateway.0.tunnel_mode(&source, to), PortMode::Closed(Reason::NoRoute));
+    // Whoever sees one of them alone is led to it, whatever address was dialled.
+    let own =
+        two.replacen("  hosts: [db.example]\n", "  hosts: [db.example]\n  exportTo: ['.']\n", 1);
+    let gateway = self::gateway(&[&own]);
+    let source = one(&gateway);
+    assert_eq!(gateway.0.tunnel_mode(&source, to), PortMode::Tcp);
+    let route = gateway.0.tunnel_tcp(&source, to).unwrap();
+    assert_eq!(&*route.cluster.name.0, "outbound|5672||queue.example");
+    let routes = &gateway.0.snapshot().node.routes;
+    let whole = routes
+        .iter()
+        .find(|route| route.port == Some(original(5672)) && route.target == DirectTarget::Any);
+    let Some(NodeRoute { action: NodeAction::Redirect { hop: Hop::Tunnel, .. }, .. }) = whole
+    else {
+        panic!("{routes:?}")
+    };
 }
 
 fn rule(tls: &str) -> String {

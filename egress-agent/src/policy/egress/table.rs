@@ -236,21 +236,20 @@ impl EgressTable {
         only(selected(self.at_gateway.get(&port), source))
     }
 
-    /// The rule that allows raw TCP that was dialled at this address, for what comes through the tunnel:
-    /// the host of a rule is the address itself, or else it is the only name on the port.
+    /// The rule that allows raw TCP that was dialled on this port: its host is the address that was dialled, or
+    /// else it is the only name on the port.
     ///
     /// # Errors
     /// [`NotGranted`].
     pub fn dialled(
         &self,
-        addr: IpAddr,
         port: OriginalPort,
         source: &Source,
         by: TcpTarget,
     ) -> Result<MatchedRule<'_>, NotGranted<'_>> {
         let all = selected(self.dialled.get(&port), source);
         match by {
-            TcpTarget::ByAddress => {
+            TcpTarget::ByAddress(addr) => {
                 let wanted = HostPattern::Exact(Host::Ip(addr.to_canonical()));
                 only(all.filter(move |grant| grant.rule.host == wanted))
             }
@@ -265,7 +264,7 @@ impl EgressTable {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum TcpTarget {
     /// By the address that was dialled.
-    ByAddress,
+    ByAddress(IpAddr),
     /// By the only name that the address may be of.
     ByName,
 }

@@ -3,7 +3,7 @@
 //! They come before Istio's resources, and only add to what those allow. What neither allows is refused;
 //! where every policy that selects the source is in audit mode, it is let through and marked instead.
 
-use std::{net::IpAddr, sync::Arc};
+use std::sync::Arc;
 
 use egress_ebpf::reason::Reason;
 
@@ -14,7 +14,7 @@ use crate::{
         NotGranted, PortMode, TcpRoute, TcpTarget, TlsConnection, TlsRoute,
         trace::{self, Step},
     },
-    types::{GatewayPort, Host, OriginalDst, OriginalPort, Port, Source},
+    types::{GatewayPort, Host, OriginalPort, Port, Source},
 };
 
 impl GatewayPolicy {
@@ -91,15 +91,15 @@ impl GatewayPolicy {
         self.raw(self.egress.tcp(GatewayPort(port.0), source), Hop::Plain, source)
     }
 
-    /// Raw TCP that came through the tunnel, by what was dialled.
-    pub(super) fn permitted_tunnel_tcp(
+    /// Raw TCP by what was dialled.
+    pub(super) fn permitted_dialled(
         &self,
         source: &Source,
-        dialled: OriginalDst,
+        port: OriginalPort,
         by: TcpTarget,
+        came: Hop,
     ) -> Option<Result<(TcpRoute, Port), Denied>> {
-        let port = dialled.port()?;
-        self.raw(self.egress.dialled(dialled.ip(), port, source, by), Hop::Tunnel, source)
+        self.raw(self.egress.dialled(port, source, by), came, source)
     }
 
     fn raw(
@@ -127,11 +127,10 @@ impl GatewayPolicy {
     pub(super) fn permitted_mode(
         &self,
         source: &Source,
-        dialled: OriginalDst,
+        port: OriginalPort,
         by: TcpTarget,
     ) -> Option<PortMode> {
-        let addr: IpAddr = dialled.ip();
-        match self.egress.dialled(addr, dialled.port()?, source, by) {
+        match self.egress.dialled(port, source, by) {
             Ok(_) | Err(NotGranted::Several(..)) => Some(PortMode::Tcp),
             Err(_) => None,
         }

@@ -1,16 +1,13 @@
-//! What comes through the tunnel: who may speak for whom, and where raw TCP was meant to go.
+//! What comes through the tunnel: who may speak for whom.
 
 use std::{net::IpAddr, sync::Arc};
 
 use egress_ebpf::reason::Reason;
 
-use super::{GatewayPolicy, Secured, matching, refusal, tables::TunnelTcp};
+use super::{GatewayPolicy, Secured, refusal};
 use crate::{
-    policy::{
-        Denied, Hop, InnerProtocol, PortMode, ServerProtocol, ServerTls, TcpRoute, TcpTarget,
-        trace::{self, Step},
-    },
-    types::{AssertedWorkload, Host, Node, OriginalDst, Port, Source, SpiffeId, Workload},
+    policy::{Denied, Hop, ServerTls},
+    types::{AssertedWorkload, Host, Node, Source, SpiffeId, Workload},
 };
 
 /// Whether who comes through the tunnel is one whom a server's TLS settings would let in. What the
@@ -134,131 +131,6 @@ impl GatewayPolicy {
         self.snapshot.mesh.nodes.iter().find(|node| node.name == *name).map(Arc::as_ref)
     }
 
-    /// How to read a connection that came through the tunnel.
-    #[must_use]
-    pub fn tunnel_mode(&self, source: &Source, dialled: OriginalDst) -> PortMode {
-        let Some(port) = dialled.port() else { return PortMode::Closed(Reason::NoRoute) };
-        if let Some(mode) = self.permitted_mode(source, dialled, TcpTarget::ByAddress) {
-            return mode;
-        }
-        if self.dialled_by_address(source, dialled).is_some() {
-            return PortMode::Tcp;
-        }
-        match self.named_mode(port, Hop::Tunnel) {
-            PortMode::Closed(reason) => match self.dialled_by_name(source, dialled) {
-                Some(_) => PortMode::Tcp,
-                None => self
-                    .permitted_mode(source, dialled, TcpTarget::ByName)
-                    .unwrap_or(PortMode::Closed(reason)),
-            },
-            mode @ (PortMode::Detect | PortMode::Tcp) => mode,
-        }
-    }
-
-    /// Decides a raw TCP connection that came through the tunnel, by what was dialled.
-    ///
-    /// # Errors
-    /// [`Denied`], with the reason.
-    pub fn tunnel_tcp(&self, source: &Source, dialled: OriginalDst) -> Result<TcpRoute, Denied> {
-        self.authorized_tcp(source, None, self.routed_tunnel_tcp(source, dialled)?)
-    }
-
-    fn routed_tunnel_tcp(
-        &self,
-        source: &Source,
-        dialled: OriginalDst,
-    ) -> Result<(TcpRoute, Port), Denied> {
-        let refused = || Denied {
-            reason: Reason::NoRoute,
-            detail: format!("no TCP service at {dialled} is routed here for this source"),
-            matched: None,
-        };
-        if let Some(permitted) = self.permitted_tunnel_tcp(source, dialled, TcpTarget::ByAddress) {
-            return permitted;
-        }
-        let entry = match self.dialled_by_address(source, dialled) {
-            Some(entry) => entry,
-            None => match (
-                self.dialled_by_name(source, dialled),
-                self.permitted_tunnel_tcp(source, dialled, TcpTarget::ByName),
-            ) {
-                (Some(entry), None) => entry,
-                (None, Some(permitted)) => return permitted,
-                (None, None) => return Err(refused()),
-                // Of two names, nobody could tell which was meant.
-                (Some(entry), Some(permitted)) if entry.host != permitted_host(&permitted) => {
-                    return Err(refused());
-                }
-                (Some(_), Some(permitted)) => return permitted,
-            },
-        };
-        trace::note(|| Step::Rule(entry.rule.place.clone()));
-        let stage = self.stage.get(&entry.owner, entry.stage).ok_or_else(refused)?;
-        let Some(host) = &entry.host else {
-            let rule =
-                stage.any_tcp.iter().find(|rule| matching::tcp(rule, Some(entry.stage.0), source));
-            rule.iter().for_each(|rule| trace::note(|| Step::Rule(rule.place.clone())));
-            let chosen = rule.and_then(|rule| matching::pick(&rule.targets)).ok_or_else(refused)?;
-            let (cluster, host) = self.outside(&chosen.target, entry.stage, source, None)?;
-            let cluster = Arc::clone(cluster);
-            let route = TcpRoute::new(cluster, host.cloned());
-            return Ok((route, entry.stage.0));
-        };
-        let (_, served) = self.served(entry.group, &entry.owner, entry.stage, host)?;
-        match served {
-            ServerProtocol::Tcp => {}
-            ServerProtocol::Terminate(tls)
-                if entry.hop == Hop::Tunnel && tls.inside == InnerProtocol::Tcp =>
-            {
-                satisfies(tls, source)?;
-            }
-            other @ (ServerProtocol::Http { .. }
-            | ServerProtocol::Passthrough(_)
-            | ServerProtocol::Terminate(_)) => {
-                return Err(refusal::wrong_stage(other, host, entry.stage, "raw TCP"));
-            }
-        }
-        Ok((self.tcp_rules(stage, entry.stage, host, source)?, entry.stage.0))
-    }
-
-    fn candidates(
-        &self,
-        source: &Source,
-        dialled: OriginalDst,
-    ) -> impl Iterator<Item = &TunnelTcp> {
-        let entries = dialled.port().and_then(|port| self.tunnel_tcp.get(&port));
-        entries.into_iter().flatten().filter(move |entry| {
-            entry.routes.exported.sees(source)
-                && entry.service.exported.sees(source)
-                && matching::tcp(&entry.rule, None, source)
-        })
-    }
-
-    /// The service with the longest prefix that the address is in, as the node chooses.
-    fn dialled_by_address(&self, source: &Source, dialled: OriginalDst) -> Option<&TunnelTcp> {
-        let longest = |entry: &&TunnelTcp| {
-            let nets = entry.nets.iter().filter(|net| net.contains(&dialled.ip()));
-            nets.map(ipnet::IpNet::prefix_len).max()
-        };
-        let found = self.candidates(source, dialled);
-        // Among equals the source's own namespace comes first.
-        let own = |entry: &TunnelTcp| Some(&entry.service.namespace) == source.namespace();
-        let found = found.filter_map(|entry| Some(((longest(&entry)?, own(entry)), entry)));
-        // The first of equals, as everywhere.
-        found.reduce(|best, next| if next.0 > best.0 { next } else { best }).map(|(_, entry)| entry)
-    }
-
-    /// The service whose addresses the node finds by name, if it is the only one on the port: of
-    /// two, nobody could tell which was meant.
-    fn dialled_by_name(&self, source: &Source, dialled: OriginalDst) -> Option<&TunnelTcp> {
-        let mut named = self.candidates(source, dialled).filter(|entry| entry.nets.is_empty());
-        let first = named.next()?;
-        let same = |other: &TunnelTcp| {
-            (&other.host, other.stage, &other.owner) == (&first.host, first.stage, &first.owner)
-        };
-        named.all(same).then_some(first)
-    }
-
     /// What the hop proves, or why it isn't enough.
     pub(super) fn secured(
         &self,
@@ -278,9 +150,4 @@ impl GatewayPolicy {
             }
         }
     }
-}
-
-/// The host that raw TCP goes to by a policy.
-fn permitted_host(permitted: &Result<(TcpRoute, Port), Denied>) -> Option<Host> {
-    permitted.as_ref().ok().and_then(|(route, _)| route.host.clone())
 }

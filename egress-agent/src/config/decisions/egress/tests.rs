@@ -445,6 +445,46 @@ fn raw_tcp_is_told_apart_by_a_port_of_its_own() {
     assert_eq!(again.snapshot.node.routes.len(), 1);
 }
 
+/// Policies for raw TCP to other names on one port, for other pods.
+#[test]
+fn raw_tcp_to_an_address_of_no_service_reaches_the_only_name_that_the_pod_is_allowed() {
+    let db = |full: &str, app: &str, host: &str| {
+        policy(
+            full,
+            &format!(
+                "{{podSelector: {{matchLabels: {{app: {app}}}}}, rules: [{{hosts: [{host}], ports: [{{port: 5432, protocol: TCP}}]}}]}}"
+            ),
+        )
+    };
+    let two = [db("apps/db", "sleep", "db.example"), db("shop/db", "web", "db.example.org")];
+    let asked = |more: &[String], from: &str| {
+        let gateway = gateway(&[&two[..], more].concat());
+        let shared = &gateway.0.snapshot().rules.shared_tcp;
+        let at = shared.first_key_value().unwrap().0.0;
+        let route = gateway.0.tcp(&gateway.source(from), crate::types::OriginalPort(at));
+        route.map(|route| route.cluster.name.0.to_string()).map_err(|denied| denied.reason)
+    };
+    assert_eq!(asked(&[], SLEEP).unwrap(), "outbound|5432||db.example");
+    assert_eq!(asked(&[], WEB).unwrap(), "outbound|5432||db.example.org");
+    for from in [JOB, STRANGER] {
+        assert_eq!(asked(&[], from), Err(Reason::NoRoute), "{from}");
+    }
+    // Of two names nobody could tell which was meant, whichever resources they are of.
+    let more = [db("apps/log", "sleep", "log.example")];
+    assert_eq!(asked(&more, SLEEP), Err(Reason::EgressPolicyDenied));
+    assert_eq!(asked(&more, WEB).unwrap(), "outbound|5432||db.example.org");
+    let istio = [
+        istio("ServiceEntry", "apps/queue", "{hosts: [queue.example], exportTo: ['.'], resolution: DNS, ports: [{number: 5432, name: t, protocol: TCP}]}"),
+        istio("Gateway", "apps/queue", "{selector: {istio: egressgateway}, servers: [{port: {number: 15432, name: t, protocol: TCP}, hosts: [queue.example]}]}"),
+        istio("VirtualService", "apps/queue", &format!("{{hosts: [queue.example], exportTo: ['.'], gateways: [mesh, queue], tcp: [
+          {{match: [{{gateways: [mesh], port: 5432}}], route: [{{destination: {{host: {SERVICE}, port: {{number: 15432}}}}}}]}},
+          {{match: [{{gateways: [queue], port: 15432}}], route: [{{destination: {{host: queue.example, port: {{number: 5432}}}}}}]}}]}}")),
+    ];
+    assert_eq!(asked(&istio, SLEEP), Err(Reason::NoRoute));
+    assert_eq!(asked(&istio, JOB).unwrap(), "outbound|5432||queue.example");
+    assert_eq!(asked(&istio, WEB).unwrap(), "outbound|5432||db.example.org");
+}
+
 #[test]
 fn a_destination_rule_for_the_gateway_asks_for_the_tunnel() {
     let rule = istio(
