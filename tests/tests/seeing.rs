@@ -816,7 +816,7 @@ spec:
     let second =
         until_is(SOON, "clear text to be suggested", again, |text| text.contains("kind:")).unwrap();
     assert!(
-        second.contains("# Takes the place of VirtualService shop/suggested.edition.cnn.com ("),
+        second.contains("# Takes the place of VirtualService shop/suggested.edition.cnn.com"),
         "{second}"
     );
     assert!(second.contains("    # suggested before\n"), "{second}");

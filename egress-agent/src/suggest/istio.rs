@@ -12,7 +12,7 @@ use super::{
     EarlierRoutes, InForce, Part, Suggestion,
     names::name,
     observed_traffic::{Evidence, Group, ObservedTraffic, SuggestedDestination, SuggestedProtocol},
-    yaml::{evidence, head, labels, quoted},
+    yaml::{comment, evidence, head, labels, quoted},
 };
 use crate::types::Labels;
 
@@ -61,7 +61,7 @@ pub fn istio(
     // What is as before stays where it is.
     hosts.retain(|host, ports| before.get(host) != Some(ports));
     for (namespace, SuggestedDestination { host, port, .. }) in raw {
-        writeln!(text, "# Left out: raw TCP of {namespace} to {host} port {port}.").ok();
+        text += &comment("", &format!("Left out: raw TCP of {namespace} to {host} port {port}."));
     }
     let mut replaced = BTreeMap::new();
     for EarlierRoutes { namespace, host, place, routes } in earlier {
@@ -76,7 +76,7 @@ pub fn istio(
         } else {
             hosts.remove(&key);
             let why = format!("{there} was changed since: add to it.");
-            writeln!(text, "# Left out: {host} of {namespace}. {why}").ok();
+            text += &comment("", &format!("Left out: {host} of {namespace}. {why}"));
         }
     }
     let part = |((namespace, host), ports): (&(String, String), &Ports)| {
@@ -214,7 +214,7 @@ fn routes(namespace: &str, host: &str, ports: &Ports, gateway: &GatewayPlace) ->
             for (group, seen) in groups {
                 let from = source(group);
                 let why = seen.map_or_else(|| "suggested before".to_owned(), evidence);
-                writeln!(text, "    # {why}").ok();
+                text += &comment("    ", &why);
                 write!(text, "    - gateways: [mesh]\n      port: {port}\n{sni}{from}").ok();
             }
             text.push_str(&to(&gateway.service));

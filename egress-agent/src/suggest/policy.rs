@@ -8,7 +8,7 @@ use std::{
 use super::{
     InForce, Part, Suggestion,
     observed_traffic::{Evidence, Group, ObservedTraffic, SuggestedDestination, SuggestedProtocol},
-    yaml::{evidence, head, labels, mark, name, quoted},
+    yaml::{comment, evidence, head, labels, mark, name, quoted},
 };
 use crate::policy::{EgressPolicy, Snapshot};
 
@@ -43,7 +43,7 @@ pub fn policies(seen: &ObservedTraffic, applied: &BTreeMap<String, String>) -> S
             if let Some(place) = applied.get(&resource) {
                 let there =
                     InForce { resource: format!("EgressPolicy {resource}"), place: place.clone() };
-                writeln!(head, "# Left out: {there} is in force.").ok();
+                head += &comment("", &format!("Left out: {there} is in force."));
                 continue;
             }
             let text = format!("---\n{}", policy(group, seen, &name, rules));
@@ -105,7 +105,8 @@ fn policy(group: &Group, seen: &ObservedTraffic, name: &str, rules: &[Rule]) -> 
     if group.labels.is_empty() {
         let names = seen.names.get(group).into_iter().flatten().cloned();
         let names = names.collect::<Vec<_>>().join(", ");
-        writeln!(text, "# For every pod of the namespace: no labels are known of {names}.").ok();
+        let why = format!("For every pod of the namespace: no labels are known of {names}.");
+        text += &comment("", &why);
     }
     writeln!(
         text,
@@ -123,7 +124,8 @@ fn policy(group: &Group, seen: &ObservedTraffic, name: &str, rules: &[Rule]) -> 
     for ((port, spoken), hosts) in rules {
         text.push_str("  - hosts:\n");
         for (host, seen) in hosts {
-            writeln!(text, "    # {}\n    - {}", evidence(*seen), quoted(host)).ok();
+            text += &comment("    ", &evidence(*seen));
+            writeln!(text, "    - {}", quoted(host)).ok();
         }
         let spoken = spoken.name();
         writeln!(text, "    ports:\n    - port: {port}\n      protocol: {spoken}").ok();

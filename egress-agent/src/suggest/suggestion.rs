@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::names::file_name;
+use super::{names::file_name, yaml::comment};
 
 /// What is suggested.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -61,7 +61,8 @@ impl fmt::Display for Suggestion {
         f.write_str(&self.head)?;
         for part in &self.parts {
             if let Some(replaced) = &part.replaces {
-                writeln!(f, "# Takes the place of {replaced} and of what belongs to it.")?;
+                let text = format!("Takes the place of {replaced} and of what belongs to it.");
+                f.write_str(&comment("", &text))?;
             }
         }
         self.parts.iter().try_for_each(|part| f.write_str(&part.text))

@@ -188,7 +188,7 @@ fn resources_of_long_names_are_no_wider_than_a_page() {
     let host = [word, word, "example"].join(".");
     let flows = [
         FlowRecord { host: Some(host.clone()), ..flow((0, 0, 0)) },
-        FlowRecord { host: Some(host), ..flow((0, 0, 1)) },
+        FlowRecord { host: Some(host.clone()), ..flow((0, 0, 1)) },
     ];
     let labels = ["app.kubernetes.io/component", "app.kubernetes.io/part-of", "tier"];
     let known = Labelled {
@@ -197,10 +197,25 @@ fn resources_of_long_names_are_no_wider_than_a_page() {
         labels: labels.map(|key| (key.to_owned(), word.to_owned())).into(),
     };
     let seen = ObservedTraffic::of(&flows, &[known]);
-    for text in [policies(&seen), istio(&seen, &gateway(), &[])] {
-        assert!(text.lines().any(|line| line.len() > 80), "{text}");
+    // Comments, too: an earlier suggestion in a file of a long name, and workloads without labels.
+    let place = format!("/etc/egress/{word}.yaml:1");
+    let earlier = EarlierRoutes {
+        namespace: "shop".into(),
+        host: host.clone(),
+        place,
+        routes: Some(Vec::new()),
+    };
+    let many = (0..40)
+        .map(|number| FlowRecord { workload: Some(format!("pod-{number}")), ..flow((0, 0, 0)) });
+    let many = ObservedTraffic::of(&many.collect::<Vec<_>>(), &[]);
+    let unlabelled = policies(&many);
+    assert!(unlabelled.contains("\n#   pod-"), "{unlabelled}");
+    assert!(unlabelled.lines().all(|line| line.len() <= 80), "{unlabelled}");
+    let replacing = istio(&seen, &gateway(), &[earlier]);
+    assert!(replacing.contains("# Takes the place of"), "{replacing}");
+    for text in [policies(&seen), replacing] {
         for line in text.lines().filter(|line| line.len() > 80) {
-            let value = line.trim_start().trim_start_matches("- ");
+            let value = line.trim_start().trim_start_matches("- ").trim_start_matches("#   ");
             let value = value.split_once(": ").map_or(value, |(_key, value)| value);
             assert!(!value.contains([' ', '{', '[']), "{line}\n{text}");
         }
@@ -291,7 +306,7 @@ fn a_suggestion_that_was_changed_is_left_as_it_is() {
         at_gateway("corsPolicy: {allowOrigins: [{exact: https://b.example}]}"),
     ] {
         assert_ne!(changed, first);
-        let left = after(&changed);
+        let left = after(&changed).replace("\n#   ", " ");
         let named =
             "# Left out: a.example of shop. VirtualService shop/suggested.a.example (1.yaml:";
         assert!(left.contains(named), "{changed}\n{left}");

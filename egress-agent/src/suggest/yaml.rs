@@ -1,27 +1,46 @@
 //! The parts that both forms of a suggestion share.
 
-use std::fmt::Write as _;
-
 use aws_lc_rs::digest::{SHA256, digest};
 use jiff::Timestamp;
 
 use super::observed_traffic::{Evidence, Group, ObservedTraffic};
-use crate::types::Labels;
+use crate::types::{Labels, printable};
+
+/// Columns of a comment at most, but for a word that is longer.
+const WIDTH: usize = 80;
 
 /// What stands above all.
 pub(super) fn head(seen: &ObservedTraffic) -> String {
     let all = seen.groups.values().flat_map(|wanted| wanted.values());
     let count: u64 = all.map(|evidence| evidence.count).sum();
     let flows = if count == 1 { "flow" } else { "flows" };
-    let mut text = format!(
-        "# Suggested by `egress-agent suggest` from {count} {flows} that no resource allows.\n\
-         # Hosts are what the workloads asked for: read it before you apply it.\n"
+    let from = format!(
+        "Suggested by `egress-agent suggest` from {count} {flows} that no resource allows."
     );
+    let mut text = comment("", &from);
+    text += &comment("", "Hosts are what the workloads asked for: read it before you apply it.");
     for (why, count) in &seen.left_out {
         let flows = if *count == 1 { "flow" } else { "flows" };
-        writeln!(text, "# Left out: {count} {flows} {why}.").ok();
+        text += &comment("", &format!("Left out: {count} {flows} {why}."));
     }
     text
+}
+
+/// A comment that no word of it can end, in lines that fit a page. Names in it may come from workloads.
+pub(super) fn comment(indent: &str, text: &str) -> String {
+    let text = printable(text);
+    let mut all = String::new();
+    let mut line = format!("{indent}#");
+    let mut is_empty = true;
+    for word in text.split_whitespace() {
+        if !is_empty && line.chars().count() + 1 + word.chars().count() > WIDTH {
+            all = all + &line + "\n";
+            line = format!("{indent}#  ");
+        }
+        line = line + " " + word;
+        is_empty = false;
+    }
+    all + &line + "\n"
 }
 
 /// `3 times, first 2026-11-29T12:00:00Z, last 2026-11-29T13:00:00Z`
@@ -81,5 +100,31 @@ pub(super) fn quoted(text: &str) -> String {
         text.to_owned()
     } else {
         format!("'{}'", text.replace('\'', "''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_comment_fits_a_page_and_stays_one() {
+        assert_eq!(comment("  ", "short"), "  # short\n");
+        let long = comment("    ", &"word ".repeat(40));
+        assert!(long.lines().count() > 2 && long.lines().all(|line| line.len() <= WIDTH), "{long}");
+        let lines: Vec<&str> = long.lines().collect();
+        assert!(lines[0].starts_with("    # word"), "{long}");
+        assert!(lines[1..].iter().all(|line| line.starts_with("    #   word")), "{long}");
+        // A word that is longer has a line of its own.
+        let word = "w".repeat(100);
+        assert_eq!(comment("", &format!("a {word} b")), format!("# a\n#   {word}\n#   b\n"));
+        // The twin: a line that just fits.
+        let fits = "w".repeat(WIDTH - 4);
+        assert_eq!(comment("", &format!("a {fits}")), format!("# a {fits}\n"));
+        // What a name has in it is no line of YAML.
+        assert_eq!(
+            comment("", "of a\nkind: Secret\r\u{85}"),
+            "# of a\\u{a}kind: Secret\\u{d}\\u{85}\n"
+        );
     }
 }
