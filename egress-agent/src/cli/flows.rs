@@ -25,7 +25,7 @@ use self::{
     summary::Summary,
 };
 use super::{
-    exit::FAILURE,
+    exit::{FAILURE, USAGE},
     output::complain,
     reasons::meaning,
     wrap::{fitted, line_width},
@@ -136,14 +136,34 @@ impl Output {
 /// Prints them.
 ///
 /// # Errors
-/// Nobody could be asked.
+/// No agent could be asked.
 pub(super) fn run(args: FlowsArgs) -> anyhow::Result<ExitCode> {
+    if let Some(wrong) = contradiction(&args, SystemTime::now()) {
+        complain(format_args!("error: {wrong}"));
+        return Ok(ExitCode::from(USAGE));
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("can't start the runtime")?;
     let is_complete = runtime.block_on(show(&args))?;
     Ok(if is_complete { ExitCode::SUCCESS } else { ExitCode::from(FAILURE) })
+}
+
+/// What of the options cannot be meant together.
+fn contradiction(args: &FlowsArgs, now: SystemTime) -> Option<String> {
+    let is_again =
+        |at: usize, server: &Server| args.server.iter().take(at).any(|other| other == server);
+    let mut servers = args.server.iter().enumerate();
+    if let Some((_, twice)) = servers.find(|(at, server)| is_again(*at, *server)) {
+        let name = printable(&twice.name);
+        return Some(format!("found `--server` twice for {name}, expected each host once"));
+    }
+    (args.follow && args.filter.is_of_the_past(now)).then(|| {
+        "found `--follow` with a time that ends before now, so that nothing new would be shown, expected one of \
+         both"
+            .to_owned()
+    })
 }
 
 /// Whether everybody who was to be asked was there.
@@ -363,6 +383,28 @@ mod tests {
             let error = read(wrong).err().unwrap().to_string();
             let wanted = format!("found `{wrong}`, expected a number of flows");
             assert!(error.contains(&wanted), "{wrong}: {error}");
+        }
+    }
+
+    #[test]
+    fn options_that_cannot_be_meant_together_are_named() {
+        let of = |args: &[&str]| {
+            let all = ["flows"].into_iter().chain(args.iter().copied());
+            contradiction(&Command::parse_from(all).args, SystemTime::now())
+        };
+        let follow = of(&["--follow", "--until", "5m"]).unwrap();
+        assert!(follow.contains("found `--follow`") && follow.contains("expected"), "{follow}");
+        assert!(of(&["--follow", "--not", "--since", "5m"]).is_some());
+        let twice = of(&["--server", "a", "--server", "b", "--server", "a"]).unwrap();
+        assert_eq!(twice, "found `--server` twice for a, expected each host once");
+        for sound in [
+            &["--until", "5m"][..],
+            &["--follow", "--since", "5m"],
+            &["--follow", "--until", "2999-01-01T00:00:00Z"],
+            &["--server", "a", "--server", "root@a"],
+            &["--server", "a=/tmp/1.json", "--server", "a=/tmp/2.json"],
+        ] {
+            assert_eq!(of(sound), None, "{sound:?}");
         }
     }
 

@@ -27,6 +27,12 @@ impl Filter {
         self.only.is_empty() && self.not.is_empty()
     }
 
+    /// Whether it leaves out all that happens from now on.
+    pub(in crate::cli) fn is_of_the_past(&self, now: SystemTime) -> bool {
+        self.only.end(now).is_some_and(|end| end <= now)
+            || self.not.begin(now).is_some_and(|begin| begin <= now)
+    }
+
     /// Whether the flow is shown, at this time.
     pub(in crate::cli) fn matches(&self, flow: &FlowRecord, now: SystemTime) -> bool {
         self.only.all_match(flow, now) && !self.not.one_matches(flow, now)
@@ -55,11 +61,17 @@ impl FromArgMatches for Filter {
         let nots: Vec<usize> = matches.indices_of(NOT).into_iter().flatten().collect();
         if nots.iter().any(|not| !is_used(matches, *not)) {
             let text = "found `--not` without an option after it that chooses flows, expected one, as in `--not \
-                        --port 53`\n";
+                        --port 53`";
             return Err(clap::Error::raw(ErrorKind::ValueValidation, text));
         }
         let all = Options::from_arg_matches(matches)?;
         let (only, not) = all.split(|id| negated(matches, id, &nots));
+        let now = SystemTime::now();
+        if only.begin(now).zip(only.end(now)).is_some_and(|(begin, end)| begin > end) {
+            let text = "found a `--since` that is later than `--until`, so that nothing is between them, expected \
+                        it to be earlier, as in `--since 1h --until 5m`";
+            return Err(clap::Error::raw(ErrorKind::ValueValidation, text));
+        }
         Ok(Self { only, not })
     }
 

@@ -41,8 +41,18 @@ pub(in crate::cli) fn read(path: &Path) -> Result<(Vec<FlowRecord>, u64), String
 }
 
 fn parsed<T: DeserializeOwned>(path: &Path, number: usize, line: &str) -> Result<T, String> {
-    serde_json::from_str(line)
-        .map_err(|error| format!("{}:{}: {error}", path.display(), number + 1))
+    serde_json::from_str(line).map_err(|error| {
+        let found = if error.is_data() {
+            // Where in the line is of no use: it is named already.
+            let why = error.to_string();
+            let why = why.split(" at line ").next().unwrap_or_default();
+            format!("an object that is no flow ({why})")
+        } else {
+            "no JSON object".to_owned()
+        };
+        let expected = "expected a line that `egress-agent flows -o json` has written";
+        format!("{}:{}: found {found}, {expected}", path.display(), number + 1)
+    })
 }
 
 #[cfg(test)]
@@ -60,7 +70,17 @@ mod tests {
         assert_eq!(read(&path), Ok((vec![dropped(), redirected()], 3)));
         fs::write(&path, format!("{}\n{{\"time\":1}}\n", json(&dropped()))).unwrap();
         let error = read(&path).unwrap_err();
-        assert!(error.contains("flows.json:2: "), "{error}");
+        let expected = "expected a line that `egress-agent flows -o json` has written";
+        assert!(error.contains("flows.json:2: found an object that is no flow ("), "{error}");
+        assert!(error.ends_with(expected) && !error.contains("column"), "{error}");
+        for no_json in ["{\"time\":\n", "Nov 23 05:06:45.123: shop/web\n"] {
+            fs::write(&path, no_json).unwrap();
+            let error = read(&path).unwrap_err();
+            assert!(
+                error.ends_with(&format!("flows.json:1: found no JSON object, {expected}")),
+                "{error}"
+            );
+        }
         assert!(read(&dir.path().join("none")).unwrap_err().starts_with("can't read "));
     }
 }

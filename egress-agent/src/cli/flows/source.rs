@@ -215,9 +215,15 @@ impl Agents {
 
     /// Says that a host is missing.
     fn report(&mut self, name: Option<&str>, error: &anyhow::Error) {
-        complain(format_args!("{}: {error:#}", name.unwrap_or("the agent")));
+        complain(complaint(name.unwrap_or("the agent"), &format!("{error:#}")));
         self.incomplete = true;
     }
+}
+
+/// Who could not be asked, and why; a path that is called by itself is named once.
+fn complaint(name: &str, why: &str) -> String {
+    let named = why.strip_prefix(name).is_some_and(|rest| rest.starts_with(": "));
+    if named { why.to_owned() } else { format!("{name}: {why}") }
 }
 
 impl OrphanedBuffer {
@@ -249,5 +255,18 @@ impl OrphanedBuffer {
                 _ = looks.tick() => {}
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_could_not_be_asked_is_named_once() {
+        let why = "/tmp/a.json: No such file or directory (os error 2)";
+        assert_eq!(complaint("/tmp/a.json", why), why);
+        assert_eq!(complaint("node-1", why), format!("node-1: {why}"));
+        assert_eq!(complaint("/tmp/a", why), format!("/tmp/a: {why}"));
     }
 }

@@ -127,6 +127,18 @@ options! {
     until: Moment = |value, flow, now| value.is_after(flow.time, now);
 }
 
+impl Options {
+    /// The begin of the time that is asked for; `None` is open.
+    pub(super) fn begin(&self, now: SystemTime) -> Option<SystemTime> {
+        self.since.iter().map(|since| since.time(now)).min()
+    }
+
+    /// Its end.
+    pub(super) fn end(&self, now: SystemTime) -> Option<SystemTime> {
+        self.until.iter().map(|until| until.time(now)).max()
+    }
+}
+
 fn from_address(flow: &FlowRecord, addr: IpAddr) -> bool {
     flow.source_address == Some(addr.to_canonical())
 }

@@ -113,6 +113,49 @@ fn not_without_an_option_to_negate_is_an_error() {
 }
 
 #[test]
+fn a_time_that_ends_before_it_begins_is_an_error() {
+    for args in [
+        ["--since", "5m", "--until", "1h"],
+        ["--until", "1h", "--since", "5m"],
+        ["--since", "2026-11-29T12:00:00Z", "--until", "2026-11-29T11:00:00Z"],
+        ["--since", "5m", "--until", "2020-01-01T00:00:00Z"],
+    ] {
+        let error = filter(&args).unwrap_err();
+        assert!(
+            error.contains("found a `--since` that is later than `--until`"),
+            "{args:?}: {error}"
+        );
+        assert!(error.contains("expected") && error.contains("--since 1h --until 5m"), "{error}");
+    }
+    for args in [
+        &["--since", "1h", "--until", "5m"][..],
+        &["--since", "5m", "--until", "5m"],
+        &["--since", "2020-01-01T00:00:00Z", "--until", "5m"],
+        // What is left out may be at any time.
+        &["--since", "5m", "--not", "--until", "1h"],
+    ] {
+        assert!(filter(args).is_ok(), "{args:?}");
+    }
+}
+
+#[test]
+fn a_filter_may_leave_out_all_that_is_new() {
+    let now = SystemTime::now();
+    for (args, past) in [
+        (&["--until", "5m"][..], true),
+        (&["--until", "0"], true),
+        (&["--until", "2020-01-01T00:00:00Z"], true),
+        (&["--not", "--since", "5m"], true),
+        (&[], false),
+        (&["--since", "5m"], false),
+        (&["--not", "--until", "5m"], false),
+        (&["--until", "2999-01-01T00:00:00Z"], false),
+    ] {
+        assert_eq!(filter(args).unwrap().is_of_the_past(now), past, "{args:?}");
+    }
+}
+
+#[test]
 fn values_that_cannot_be_read_are_named_with_what_is_expected() {
     let port = "expected a port from 1 to 65535";
     let trace = "expected a trace id of sixteen hexadecimal digits";

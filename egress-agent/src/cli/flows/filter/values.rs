@@ -187,6 +187,14 @@ impl FromStr for Moment {
 }
 
 impl Moment {
+    /// The time that is meant.
+    pub(super) fn time(self, now: SystemTime) -> SystemTime {
+        match self {
+            Self::Ago(ago) => now.checked_sub(ago).unwrap_or(SystemTime::UNIX_EPOCH),
+            Self::At(time) => time,
+        }
+    }
+
     /// Whether it is not after this time. A flow of the future isn't old.
     pub(super) fn is_before(self, time: SystemTime, now: SystemTime) -> bool {
         match self {
