@@ -151,9 +151,15 @@ fn asked(
             Err(error) => return Ok(Err((FAILURE, format!("{}: {error}", socket.display())))),
         }
     }
-    let why = "no agent runs here; give the files to explain by, as in `egress-agent explain --from \
-               shop/web https://api.example.com/ /etc/egress/config`";
-    Ok(Err((FAILURE, why.into())))
+    let nobody = match control {
+        Some(path) => format!("no agent listens on {}", path.display()),
+        None => "no agent runs here".to_owned(),
+    };
+    let why = format!(
+        "{nobody}; give the files to explain by, as in `egress-agent explain --from shop/web \
+         https://api.example.com/ /etc/egress/config`"
+    );
+    Ok(Err((FAILURE, why)))
 }
 
 fn print(explanation: &Explanation, output: Output, out: &mut impl Write) -> anyhow::Result<u8> {

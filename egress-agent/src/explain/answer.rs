@@ -31,9 +31,6 @@ pub fn explain(snapshot: &Arc<Snapshot>, question: &ExplainRequest) -> Explanati
             at_gateway(snapshot, &asked, &mut steps)
         }
     };
-    if enforced.verdict == Verdict::Refused {
-        steps.note();
-    }
     let from = format!("{}/{}", question.workload.namespace.0, question.workload.name);
     let (outcome, enforced) = match mode {
         Mode::Enforce => (enforced, None),
@@ -45,5 +42,8 @@ pub fn explain(snapshot: &Arc<Snapshot>, question: &ExplainRequest) -> Explanati
         }
         Mode::Exempt => (Outcome::new(Verdict::Allowed, reason, "it is not judged"), None),
     };
+    if enforced.as_ref().unwrap_or(&outcome).verdict == Verdict::Refused {
+        steps.note();
+    }
     Explanation { from, url: question.url.to_string(), outcome, enforced, steps: steps.finish() }
 }

@@ -69,7 +69,7 @@ impl Query {
         Ok(ReadQuery {
             url: Url::parse(&self.url)?,
             method: Method::from_bytes(method.as_bytes())
-                .map_err(|_| format!("found `{method}`, expected an HTTP method"))?,
+                .map_err(|_| format!("found `{method}`, expected an HTTP method, such as POST"))?,
             headers: headers(&self.headers)?,
             labels: labels(&self.labels)?,
             address: address.transpose()?,

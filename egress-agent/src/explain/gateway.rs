@@ -247,7 +247,12 @@ fn carried_out(
     }
     let mut detail = format!("the gateway sends it to {}", cluster.name);
     if let Some(policy) = audit {
-        detail.push_str(&format!("; {policy} marks it for audit"));
+        // An authorization policy is named without its kind, as in the access log.
+        let what = match policy.contains("EgressPolicy ") {
+            true => format!("; {policy} is in mode Audit and lets it pass"),
+            false => format!("; AuthorizationPolicy {policy} marks it for audit"),
+        };
+        detail.push_str(&what);
     }
     Outcome::new(Verdict::Allowed, Reason::Gateway, detail)
 }

@@ -101,15 +101,24 @@ impl Url {
         if authority.contains('@') {
             return Err("found a user name in the URL; leave it out".into());
         }
+        if authority.starts_with('[') != authority.contains(']') {
+            let expected = "expected an address in brackets, as in https://[2001:db8::1]:8443/";
+            return Err(format!("found `{authority}`, {expected}"));
+        }
         let (name, port) = match authority.rsplit_once(':') {
             Some((name, port)) if !port.contains(']') => {
                 let number = port.parse().ok().and_then(Port::new);
-                (name, Some(number.ok_or_else(|| format!("found the port `{port}`, {expected}"))?))
+                let wrong =
+                    || format!("found the port `{port}`, expected a number from 1 to 65535");
+                (name, Some(number.ok_or_else(wrong)?))
             }
             _ => (authority, scheme.default_port().and_then(Port::new)),
         };
-        let host =
-            Host::parse(name).map_err(|error| format!("found the host `{name}`: {error}"))?;
+        if name.is_empty() {
+            return Err(format!("found no host in `{text}`, {expected}"));
+        }
+        let host = Host::parse(name)
+            .map_err(|error| format!("found the host `{name}`: {error}, {expected}"))?;
         let port = port.ok_or("found no port: tcp:// needs one, as in tcp://host:5432")?;
         let path = match path.chars().next() {
             Some('/') => path.to_owned(),
@@ -251,10 +260,15 @@ mod tests {
             ("edition.cnn.com", "expected a URL such as"),
             ("ftp://a.example", "expected http, https, tls or tcp"),
             ("tcp://a.example", "needs one"),
-            ("http://a.example:0", "found the port `0`"),
-            ("http://a.example:x", "found the port `x`"),
+            ("http://a.example:0", "found the port `0`, expected a number from 1 to 65535"),
+            ("http://a.example:x", "found the port `x`, expected a number from 1 to 65535"),
+            ("http://", "found no host in `http://`, expected a URL such as"),
+            ("http://:80/", "found no host in `http://:80/`, expected a URL such as"),
+            ("http://[::1", "found `[::1`, expected an address in brackets"),
+            ("http://::1]:80/", "found `::1]:80`, expected an address in brackets"),
             ("http://me@a.example", "user name"),
             ("http://a..b", "found the host `a..b`"),
+            ("http://a..b", "expected a URL such as"),
             ("http://a.example/a b", "encode them"),
         ] {
             let error = Url::parse(text).unwrap_err();

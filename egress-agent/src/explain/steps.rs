@@ -74,27 +74,28 @@ impl<'a> Steps<'a> {
             true => format!("an external address, port {port},"),
             false => format!("{address} port {port}"),
         };
+        let (is_done, in_mode) = match (mode, connected) {
+            (Mode::Enforce, _) => (true, None),
+            (Mode::Audit, _) | (Mode::AuditRedirect, Connected::Refused) => {
+                (false, Some("in audit mode"))
+            }
+            (Mode::AuditRedirect, _) => (true, Some("in audit mode with redirects")),
+            (Mode::Exempt, _) => (false, Some("exempt")),
+        };
+        let is = if is_done { "is" } else { "would be" };
         let what = match connected {
             Connected::Passes => "passes".to_owned(),
-            Connected::Refused => "is refused".to_owned(),
+            Connected::Refused => format!("{is} refused"),
             Connected::Redirected { group, port: at, hop } => match hop {
-                Hop::Plain => format!("is redirected to {} port {at}", self.service(*group)),
-                Hop::Tunnel => format!("is redirected to the tunnel to {}", self.service(*group)),
+                Hop::Plain => format!("{is} redirected to {} port {at}", self.service(*group)),
+                Hop::Tunnel => format!("{is} redirected to the tunnel to {}", self.service(*group)),
             },
         };
-        let in_set = match mode {
-            Mode::Enforce => String::new(),
-            Mode::Audit => format!("; the workload set {set} is in audit mode, so it only would"),
-            Mode::AuditRedirect => match connected {
-                Connected::Refused => {
-                    format!("; the workload set {set} is in audit mode, so it only would")
-                }
-                Connected::Passes | Connected::Redirected { .. } => {
-                    format!("; the workload set {set} is in audit mode with redirects")
-                }
-            },
-            Mode::Exempt => format!("; the workload set {set} is exempt"),
-        };
+        let in_set = in_mode.map(|mode| format!("; the workload set {set} is {mode}"));
+        let mut in_set = in_set.unwrap_or_default();
+        if !is_done && *connected != Connected::Passes {
+            in_set.push_str(", so it goes where it was dialled");
+        }
         let text = format!("TCP to {to} {what} ({}){in_set}", reason.name());
         let by = self.places(origin.as_deref());
         self.push("node", text, by);
@@ -231,6 +232,15 @@ impl<'a> Steps<'a> {
                     self.push("policy", format!("an authorization policy {verb} it{rule}"), by);
                 }
                 Step::Authorization { .. } => {}
+                Step::Audited { policy, reason, detail } => {
+                    let text = format!(
+                        "no rule allows it, and it passes because the policy is in mode Audit; enforced, it would \
+                         be refused ({}): {detail}",
+                        reason.name()
+                    );
+                    let by = self.places([&*policy]);
+                    self.push("policy", text, by);
+                }
                 Step::Nearest { place, unmet } => {
                     let text = format!("the nearest rule asks for {}", unmet.join(", and for "));
                     self.push("nearest", text, vec![place]);

@@ -171,7 +171,7 @@ enum Done {
 impl From<&Outcome> for Done {
     fn from(outcome: &Outcome) -> Self {
         let cluster = outcome.detail.strip_prefix("the gateway sends it to ");
-        // An audit is named behind it.
+        // A policy in audit mode, or one that marks it for audit, is named behind it.
         let cluster = cluster.and_then(|cluster| cluster.split("; ").next());
         match (outcome.verdict, cluster) {
             (Verdict::Allowed, Some(cluster)) => Self::Cluster(cluster.into()),

@@ -76,7 +76,7 @@ pub struct HttpRequest<'a> {
     /// SNI, where the gateway terminated TLS.
     pub server_name: Option<&'a Host>,
     /// The original client as trusted proxies name it; the source's own address where none are
-    /// configured, and `None` where they name nobody.
+    /// configured, and `None` where they name no address.
     pub remote: Option<IpAddr>,
 }
 
@@ -126,7 +126,7 @@ pub struct TcpRoute {
     pub rates: Vec<Arc<RateLimit>>,
     /// Where it is dialled from.
     pub from: Option<Arc<EgressAddresses>>,
-    /// The authorization policy that marks it for audit.
+    /// The policy that marks it for audit: an authorization policy, or an egress policy in audit mode.
     pub audit: Option<Arc<str>>,
 }
 
@@ -166,7 +166,7 @@ pub struct HttpRoute {
     pub rates: Vec<Arc<RateLimit>>,
     /// Where it is dialled from.
     pub from: Option<Arc<EgressAddresses>>,
-    /// The authorization policy that marks it for audit.
+    /// The policy that marks it for audit: an authorization policy, or an egress policy in audit mode.
     pub audit: Option<Arc<str>>,
 }
 

@@ -244,11 +244,10 @@ impl GatewayPolicy {
         source: &Source,
     ) -> Result<Arc<Cluster>, Denied> {
         match self.snapshot.mesh.outbound {
-            OutboundMode::RegistryOnly => Err(Denied {
-                reason: Reason::HostNotInRegistry,
-                detail: format!("no ServiceEntry names {host} with port {port}"),
-                matched: None,
-            }),
+            OutboundMode::RegistryOnly => {
+                let has_policies = !self.snapshot.rules.egress.is_empty();
+                Err(refusal::unknown_host(host, port, has_policies))
+            }
             OutboundMode::AllowAny => {
                 if let Some(policy) = self.egress.confining(source) {
                     return Err(refusal::confined(host, port, policy));

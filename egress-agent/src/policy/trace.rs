@@ -9,6 +9,8 @@ use std::{
     sync::Arc,
 };
 
+use egress_ebpf::reason::Reason;
+
 use super::ResourcePath;
 use crate::types::{GatewayPort, OriginalPort};
 
@@ -61,6 +63,15 @@ pub enum Step {
         policies: Vec<Arc<str>>,
         /// What they have to do with it.
         why: String,
+    },
+    /// No rule allows it, and an egress policy in audit mode lets it pass.
+    Audited {
+        /// `EgressPolicy shop/payments`.
+        policy: Arc<str>,
+        /// Why it would be refused.
+        reason: Reason,
+        /// The sentence that a refusal would have.
+        detail: String,
     },
     /// An authorization policy decides about it.
     Authorization {

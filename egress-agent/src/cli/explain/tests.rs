@@ -223,6 +223,34 @@ fn audit_mode_is_told_with_what_would_be() {
     );
 }
 
+/// Nothing is refused, so the answer says that it passes, and what would be.
+#[test]
+fn a_policy_in_audit_mode_is_told_with_what_would_be() {
+    let audited = POLICIES.replacen("spec:\n", "spec:\n  mode: Audit\n", 1);
+    let audit = compiled(&[("policies.yaml", &audited)], JOB);
+    let other = ask("apps/sleep", "http://www.example.com/");
+    golden("explain-policy-audit.txt", &shown(&audit, &other));
+    // What the policy names, and other than it allows.
+    let post = ask("apps/sleep", "http://edition.cnn.com/politics");
+    let post = Query { method: Some("POST".into()), ..post }.answer(&audit).unwrap();
+    let policies = post.steps.iter().filter(|line| line.step == "policy");
+    let told: Vec<_> = policies.map(|line| line.text.as_str()).collect();
+    assert!(
+        told.iter().any(|text| text.contains("would be refused (egress_policy_denied)")),
+        "{told:?}"
+    );
+    assert_eq!(post.outcome.verdict, Verdict::Allowed);
+    // The twins: enforced it is refused as told, and what a rule allows passes without a word of audit.
+    let enforced = compiled(&[("policies.yaml", POLICIES)], JOB);
+    let refused = other.answer(&enforced).unwrap().outcome;
+    let told = shown(&audit, &other).split_whitespace().collect::<Vec<_>>().join(" ");
+    let would = format!("it would be refused ({}): {}", refused.reason, refused.detail);
+    assert_eq!(refused.verdict, Verdict::Refused);
+    assert!(told.contains(&would), "{would}\n{told}");
+    let allowed = ask("apps/sleep", "http://edition.cnn.com/politics");
+    assert!(!shown(&audit, &allowed).contains("udit"), "{}", shown(&audit, &allowed));
+}
+
 /// Whoever refuses: the node has no other way to say it.
 #[test]
 fn a_refusal_has_the_operators_words() {
@@ -237,6 +265,14 @@ refusals:
         .map(shown);
     golden("explain-note.txt", &pages[..2].join("\n"));
     assert!(!pages[2].contains("platform team"), "{}", pages[2]);
+    // In audit mode they belong to what would be refused.
+    let audit = compiled(HTTP, &format!("{WORDS}enforcement: audit\n"));
+    for (url, in_audit) in [("tcp://edition.cnn.com:22", true), ("http://edition.cnn.com/", false)]
+    {
+        let of = |snapshot| self::shown(snapshot, &ask("apps/sleep", url));
+        assert_eq!(of(&audit).contains("platform team"), in_audit, "{}", of(&audit));
+        assert!(of(&audit).contains("\nallowed ("), "{}", of(&audit));
+    }
 }
 
 #[test]
@@ -303,4 +339,11 @@ fn exit_codes_say_what_became_of_it() {
     assert_eq!(code, 1);
     assert!(why.contains("egress-agent check"), "{why}");
     assert_eq!(of(&["--from", "apps/sleep", "http://edition.cnn.com/", "/absent"]).0, 2);
+    let asked = asked(&ask("apps/sleep", "http://a.example/"), Some(&dir.path().join("none.sock")));
+    let (code, why) = asked.unwrap().unwrap_err();
+    assert_eq!(code, 1);
+    assert!(
+        why.starts_with("no agent listens on ") && why.contains("none.sock; give the"),
+        "{why}"
+    );
 }

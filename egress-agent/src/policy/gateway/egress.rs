@@ -170,7 +170,12 @@ impl GatewayPolicy {
             return Err(denied);
         }
         match self.egress.confining(source) {
-            Some(policy) if policy.mode == EgressMode::Audit => Ok(Arc::clone(&policy.label)),
+            Some(policy) if policy.mode == EgressMode::Audit => {
+                let label = &policy.label;
+                let Denied { reason, detail, matched: _ } = denied;
+                trace::note(|| Step::Audited { policy: Arc::clone(label), reason, detail });
+                Ok(Arc::clone(label))
+            }
             Some(_) | None => Err(denied),
         }
     }

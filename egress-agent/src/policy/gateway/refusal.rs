@@ -16,6 +16,19 @@ pub(super) fn denied(reason: Reason, detail: &str) -> Denied {
     Denied { reason, detail: detail.into(), matched: None }
 }
 
+/// No resource names the host. Where egress policies are in use, one of them would allow it as well.
+pub(super) fn unknown_host(host: &Host, port: OriginalPort, has_policies: bool) -> Denied {
+    let none = match has_policies {
+        false => "no ServiceEntry names",
+        true => "no ServiceEntry and no EgressPolicy for this workload names",
+    };
+    Denied {
+        reason: Reason::HostNotInRegistry,
+        detail: format!("{none} {host} with port {port}"),
+        matched: None,
+    }
+}
+
 /// The bytes aren't what the service entry says of the port.
 pub(super) fn wrong_protocol(service: &Service, spoken: &str) -> Denied {
     let declared = service.protocol.declared();

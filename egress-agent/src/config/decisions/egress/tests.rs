@@ -210,9 +210,29 @@ fn a_refusal_names_the_policy_and_what_it_allows() {
     );
     let refused = gateway.tls_from(&source, 80, "api.example.net").unwrap_err();
     assert_eq!(refused.reason, Reason::EgressPolicyDenied);
-    assert_eq!(reason(get(&gateway, SLEEP, "www.example.net")), Reason::HostNotInRegistry);
+    // Where policies are in use, a refusal names them beside Istio's resources, whoever asks; and TLS alike.
+    let unnamed = |host: &str| {
+        format!("no ServiceEntry and no EgressPolicy for this workload names {host} with port 80")
+    };
+    for from in [SLEEP, WEB, STRANGER] {
+        let refused = get(&gateway, from, "www.example.net").unwrap_err();
+        assert_eq!(
+            (refused.reason, refused.detail),
+            (Reason::HostNotInRegistry, unnamed("www.example.net")),
+            "{from}"
+        );
+        let refused = gateway.tls_from(&gateway.source(from), 80, "www.example.net").unwrap_err();
+        assert_eq!(refused.detail, unnamed("www.example.net"), "{from}");
+    }
+    let without = self::gateway(&[]);
+    let refused = get(&without, SLEEP, "www.example.net").unwrap_err();
+    assert_eq!(refused.detail, "no ServiceEntry names www.example.net with port 80");
     // To a pod that it does not select it says nothing, not even that the host is known.
-    assert_eq!(reason(get(&gateway, WEB, "api.example.net")), Reason::HostNotInRegistry);
+    let refused = get(&gateway, WEB, "api.example.net").unwrap_err();
+    assert_eq!(
+        (refused.reason, refused.detail),
+        (Reason::HostNotInRegistry, unnamed("api.example.net"))
+    );
     // A path that servers read in two ways decides nothing.
     let twice = gateway.ask(&source, "GET", 80, "api.example.net", "/v1/..%2fadmin", &[]);
     assert_eq!(reason(twice), Reason::BadRequest);
