@@ -356,6 +356,28 @@ mod tests {
         }
     }
 
+    /// Whoever reads a page of help can paste a command. The plug-in is called by the container runtime.
+    #[test]
+    fn every_page_of_help_has_an_example() {
+        let mut command = Cli::command();
+        command.build();
+        let mut without = Vec::new();
+        each(&mut command, "egress-agent", &mut |command, path| {
+            let page = command.render_long_help().to_string();
+            let name = path.rsplit(' ').next().unwrap_or_default();
+            let example = page.split("\nExample").nth(1).unwrap_or_default();
+            // The command itself is in it, on a line of its own.
+            let is_shown = example.lines().any(|line| {
+                line.starts_with("  ") && !line.trim_start().starts_with('#') && line.contains(name)
+            });
+            if !is_shown {
+                without.push(path.to_owned());
+            }
+        });
+        without.retain(|path| !path.split(' ').any(|word| word == "help"));
+        assert_eq!(without, ["egress-agent cni"]);
+    }
+
     /// Whatever is written in JSON is in the reference.
     #[test]
     fn every_command_that_writes_json_has_a_schema() {

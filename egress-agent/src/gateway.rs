@@ -49,12 +49,23 @@ use crate::{
 /// Upgrades that are asked for and not looked at.
 const REQUESTS: usize = 4;
 
+const EXAMPLES: &str = "\
+Examples:
+  # Every port, with one listener, for Gateway resources that select the labels.
+  egress-agent gateway --config /etc/egress/config \\
+      --labels istio=egressgateway --namespace istio-system --capture sk-lookup
+
+  # Without eBPF: it listens on the ports that applications dial.
+  egress-agent gateway --config config/ --mesh mesh.yaml --capture bind:80,443 \\
+      --labels istio=egressgateway --namespace istio-system";
+
 /// Options of `gateway`.
 #[derive(clap::Args, Debug)]
 #[command(
     override_usage = "egress-agent gateway [OPTIONS] --labels <KEY=VALUE,...> --namespace <NS>\n       \
                       --capture <sk-lookup|bind:PORTS>",
-    after_long_help = otlp::VARIABLES
+    after_help = EXAMPLES,
+    after_long_help = format!("{EXAMPLES}\n\n{}", otlp::VARIABLES)
 )]
 pub struct GatewayArgs {
     #[command(flatten)]

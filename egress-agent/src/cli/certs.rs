@@ -19,6 +19,10 @@ use super::{
 
 /// Options of `certs`.
 #[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Example:
+  egress-agent certs show --config /etc/egress/config \\
+      --credentials-dir /etc/egress/credentials")]
 pub(super) struct CertsArgs {
     #[command(subcommand)]
     command: Command,

@@ -26,6 +26,13 @@ use crate::{
 /// Options of `check`.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
+Examples:
+  # Every problem of a directory at once, each with file, line and field.
+  egress-agent check /etc/egress/config
+
+  # A change before it is committed, with the settings from elsewhere.
+  egress-agent check --mesh /etc/egress/mesh.yaml policy.yaml
+
 Exit code: 0 where all of it is in force (warnings are allowed), 1 with errors
 (nothing of it would be in force), 2 where something can't be read, 3 where it
 is in force and parts of it are refused.")]

@@ -15,6 +15,10 @@ use crate::bpf::{self, DEFAULT_BPFFS};
 /// Options of `detach`.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
+Example:
+  # Stop the agent first: one that runs would enforce again.
+  systemctl stop egress-node && egress-agent detach
+
 Exit codes: 0 nothing is enforced now, 1 something couldn't be removed, 3 an
 agent runs; stop it first.")]
 pub(super) struct DetachArgs {

@@ -16,7 +16,12 @@ use crate::bpf::{OLDEST_TESTED_KERNEL, TcMode, VerifierReport, allow_untested_ke
 
 /// Options of `kernel`.
 #[derive(clap::Args, Debug)]
-#[command(after_help = "Exit code: 0 if the kernel takes every program, 1 otherwise.")]
+#[command(after_help = "\
+Example:
+  # Does this kernel take every program? Nothing stays loaded.
+  egress-agent kernel
+
+Exit code: 0 if the kernel takes every program, 1 otherwise.")]
 pub(super) struct KernelArgs {
     /// How the answer is printed.
     #[arg(short, long, value_enum, default_value_t = Output::Text)]

@@ -37,6 +37,13 @@ const DEGRADED: u8 = 4;
 Asks the agents of this host, and reads what is attached from the pins, which
 needs no agent. Run it as root.
 
+Examples:
+  # Is this host enforced and healthy? The exit code says so, too.
+  egress-agent status
+
+  # For a monitor: what is wrong, one cause a line.
+  egress-agent status -o json | jq --raw-output '.problems[]'
+
 Exit codes: 0 everything is enforced and healthy; 1 something is wrong, each
 thing is listed (no agent, audit mode, a rejected configuration, a full map, a
 missing program, no healthy gateway, …); 2 wrong options; 3 nothing is attached;

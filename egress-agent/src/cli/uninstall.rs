@@ -38,6 +38,13 @@ Stops both roles, removes enforcement and the units. Workloads that run go on,
 and reach the network as if nothing had been there. The program itself stays,
 and so do units that a package brought: remove them as you installed them.
 
+Examples:
+  # What would be done?
+  egress-agent uninstall --dry-run
+
+  # All of it, with the configuration.
+  egress-agent uninstall --purge
+
 Exit codes: 0 done, 1 something couldn't be removed, 3 an agent runs that no
 unit started; stop it first.")]
 pub struct UninstallArgs {

@@ -13,6 +13,13 @@ use crate::bpf::{OLDEST_TESTED_KERNEL, kernel_release, object};
 
 /// Options of `version`.
 #[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Examples:
+  # Version, commit, build, the maps' layout and the kernel, for a report.
+  egress-agent version
+
+  # Would two versions take over from each other without a gap?
+  egress-agent version -o json | jq .map_abi")]
 pub(super) struct VersionArgs {
     /// How it is written.
     #[arg(short, long, value_enum, default_value_t = Output::Text)]

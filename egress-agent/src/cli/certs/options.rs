@@ -7,6 +7,14 @@ use crate::{cli::output::Output, tls::CertificateArgs, types::TrustDomain};
 /// Options of `certs show`.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
+Examples:
+  # Those that a gateway uses: whom are they for, and when do they expire?
+  egress-agent certs show --config /etc/egress/config \\
+      --credentials-dir /etc/egress/credentials
+
+  # One directory with a certificate, its key and its roots.
+  egress-agent certs show /etc/egress/identity
+
 Exit code: 0 where all is well, 1 where something is wrong, 2 where there is
 nothing to show.")]
 pub(super) struct ShowArgs {
