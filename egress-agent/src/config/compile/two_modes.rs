@@ -63,7 +63,8 @@ impl<'a> JudgedWorkload<'a> {
         let message = format!(
             "it has an interface and no cgroups, so two modes are in force: packets at {} are judged by {}, \
              and system calls of its processes (connect, sendmsg) by {}, or by the set of the workload that \
-             names their cgroup. List its cgroups, so that one mode counts for both",
+             names their cgroup. List its cgroups, so that one mode counts for both; a virtual machine has none, \
+             and makes no system calls on this host",
             interface.value,
             shown(self.set),
             shown(default)
@@ -178,6 +179,7 @@ mod tests {
                 "packets at ve-job are judged by the set \"batch\" (audit)",
                 "(connect, sendmsg) by the set \"default\" (enforce)",
                 "List its cgroups",
+                "a virtual machine has none, and makes no system calls on this host",
             ],
         );
         let enforced = format!("enforcement: audit\n{}", SETS.replace("audit", "enforce"));

@@ -1,5 +1,7 @@
 //! A refusal says which condition of the nearest rule failed, and `check` which rules nobody can fulfil.
 
+use egress_ebpf::reason::Reason;
+
 use super::tests::{SERVICE, entry, gateway, on, resource, routes, to, with_rules};
 use crate::config::{
     Severity, compile,
@@ -119,6 +121,34 @@ fn a_service_that_nothing_leads_to_is_a_warning() {
     // Without `direct: deny` it is reached without a route.
     let direct = of("a.example, b.example", "a.example", "direct: registry\n");
     assert_eq!(direct, Vec::<String>::new());
+}
+
+/// A rule of the mesh without a destination is asked at a gateway, which answers by itself. One of a gateway's stage is
+/// never asked, where nothing leads there.
+#[test]
+fn a_rule_that_answers_by_itself_counts_where_it_is_asked() {
+    let of = |stage: &str, answer: &str| {
+        let rule = format!("{{hosts: [a.example], gateways: [{stage}], http: [{{{answer}}}]}}");
+        let texts = [
+            entry("a", "a.example", "resolution: DNS"),
+            gateway("'*'"),
+            resource("VirtualService", "own", &rule),
+        ];
+        let texts = texts.each_ref().map(String::as_str);
+        let told = problems(&texts, "").into_iter();
+        let told = told.filter(|problem| problem.message.contains("to a gateway, and `direct`"));
+        let gateway = Gateway::new(&texts, "");
+        let answers = gateway
+            .get(80, "a.example", "/")
+            .map(|route| route.action.redirect.is_some() || route.action.respond.is_some());
+        let routed = !gateway.0.snapshot().node.routes.is_empty();
+        (told.count(), routed, answers.map_err(|denied| denied.reason))
+    };
+    for answer in ["redirect: {uri: /new}", "directResponse: {status: 404}"] {
+        assert_eq!(of("mesh", answer), (0, true, Ok(true)), "{answer}");
+        let refused = Err(Reason::NoGatewayRoute);
+        assert_eq!(of("egress", answer), (1, false, refused), "{answer}");
+    }
 }
 
 /// Labels of several pairs have to be one workload's; each kind of rule is asked.
