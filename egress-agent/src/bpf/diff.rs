@@ -14,7 +14,7 @@
 //! Workloads that get a policy that enforces are moved next, then the others, whose new ancestors
 //! are all there to shield those below them. Entries that go are removed: lenient ones at any time,
 //! since what they cover was lenient; those that enforce after all others, since what is below them
-//! may fall to whatever is left. At last policies become lenient, when nobody else has them.
+//! may fall to whatever is left. At last policies become lenient, when no other workload has them.
 //!
 //! Workloads that are not known have no routes at all, and no gateway is open to them. So an interface or a
 //! cgroup becomes known after every change of those, and unknown before.
@@ -40,7 +40,7 @@ use super::plan::{Contents, Prefix};
 /// Changes in the order in which they are to be made.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Ops {
-    /// Whoever changes tables has none meanwhile. When one failed, nothing may follow.
+    /// Workloads whose tables change have none meanwhile. When one failed, nothing may follow.
     pub close: Vec<Op>,
     /// Policies that enforce from now on. A failed one leaves something as it was.
     pub enforce: Vec<Op>,
@@ -61,7 +61,7 @@ pub struct Ops {
     /// They may let out more, each relying on all before it being done: when one failed, none may
     /// follow.
     pub loosen: Vec<Op>,
-    /// Whoever was closed has what is desired again, each relying on all before being done.
+    /// Workloads that were closed have what is desired again, each relying on all before being done.
     pub open: Vec<Op>,
 }
 

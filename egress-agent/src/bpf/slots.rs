@@ -59,7 +59,7 @@ pub(super) struct Slots<M> {
 }
 
 impl<M: SlotMaps> Slots<M> {
-    /// Takes over what an earlier agent left. What it left unfinished is undone: nobody finds it.
+    /// Takes over what an earlier agent left. What it left unfinished is undone before anything can find it.
     pub(super) fn take(maps: M, left: LeftBehind) -> Result<Self, Error> {
         let LeftBehind { slots, moved, further } = left;
         let mut all = Self {

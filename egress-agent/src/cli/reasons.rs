@@ -303,7 +303,7 @@ mod tests {
         }
     }
 
-    /// Whoever asks has the answer, and not where it is to be found.
+    /// The answer is shown, and not where it is to be found.
     #[test]
     fn a_section_that_only_refers_to_another_shows_it() {
         for flag in ResponseFlag::ALL {

@@ -90,7 +90,7 @@ enum OutputForm {
 /// Prints them.
 ///
 /// # Errors
-/// Nobody could be asked, or a file can't be read.
+/// No agent could be asked, or a file can't be read.
 pub(super) fn run(args: &SuggestArgs) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -250,7 +250,7 @@ mod tests {
         }
     }
 
-    /// A configuration alone judges nobody: an agent that restarts must not cut off every pod until it
+    /// With a configuration alone no pod is judged: an agent that restarts must not cut off every pod until it
     /// has looked.
     #[tokio::test]
     async fn nothing_is_in_force_before_api_server_and_kernel_have_reported() {

@@ -1,5 +1,5 @@
-//! Which sets of workloads are in which mode, as the kernel has it, and that nobody forgets an
-//! audit: it is said in the log whenever it changes, and again and again.
+//! Which sets of workloads are in which mode, as the kernel has it, and reminders of audit mode in the log: whenever
+//! it changes, and again and again.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 

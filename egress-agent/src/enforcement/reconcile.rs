@@ -163,7 +163,7 @@ impl Reconciler {
         }
     }
 
-    /// Runs until nobody can tell it anything new.
+    /// Runs until every sender of changes is gone.
     pub(crate) async fn run(&mut self) {
         let mut looks = interval(LOOK);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -1,4 +1,4 @@
-//! A connection as a relay, and whoever serves it, knows it.
+//! A connection, as a relay and the task that serves it use it.
 
 use std::{
     io,
@@ -21,7 +21,7 @@ pub trait RelayIo: AsyncRead + AsyncWrite + Unpin {
     fn reset(&self);
 
     /// Ready when the other end, of which nothing more is to be read, has left altogether. Reading does not
-    /// show it then. A socket has to be asked now and then: it wakes nobody for this.
+    /// show it then. A socket has to be asked now and then: it wakes no task for this.
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()>;
 
     /// What was received, where it lies in a buffer of its own; empty at the end. `None` where it is to be

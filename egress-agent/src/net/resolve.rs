@@ -50,7 +50,7 @@ pub struct DnsQuestion<'a> {
     pub owner: &'a ShareOwner,
     /// The name.
     pub name: &'a str,
-    /// How long whoever asks waits at most. An old answer is given in time.
+    /// How long the caller waits at most. An old answer is given in time.
     pub within: Duration,
 }
 

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// Everyone on the link.
 pub(crate) const BROADCAST: [u8; 6] = [0xff; 6];
-/// Nobody's in particular.
+/// Any number: it tells these packets from others in a capture.
 const IDENTIFICATION: u16 = 0x7072;
 
 /// IP protocol numbers (IANA).

@@ -203,7 +203,7 @@ impl Limiter {
         }
     }
 
-    /// The process is short of memory: whoever has the most gives back a connection.
+    /// The process is short of memory: the source that has the most gives back a connection.
     pub fn shed(&self) {
         if !self.stats.is_pressed() {
             return;

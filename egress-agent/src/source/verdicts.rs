@@ -109,7 +109,7 @@ impl ObjectGenerations {
         &self.revisions
     }
 
-    /// Tells whoever wants to know what became of the objects. `accepted` is whether the configuration is put in
+    /// Publishes what became of the objects. `accepted` is whether the configuration is put in
     /// force, and `listeners` what became of those of Gateways.
     pub fn judge(&self, problems: &[Problem], accepted: bool, listeners: &ListenerStatuses) {
         if let Some(judged) = &self.judged {

@@ -14,7 +14,7 @@ pub enum AcceptError {
     /// It was asked for a certificate and showed none.
     #[error("the client showed no certificate, and this server asks for one")]
     NoCertificate,
-    /// Nobody that is trusted vouches for it.
+    /// No trusted root vouches for it.
     #[error("the client's certificate is not trusted: {0}")]
     Untrusted(String),
     /// It has expired, or is not valid yet.

@@ -50,7 +50,7 @@ pub enum TlsError {
         /// The name that was to be verified.
         host: String,
     },
-    /// It was revoked, or nobody can tell.
+    /// It was revoked, or that cannot be verified.
     #[error("the certificate of {host} is revoked, or that can't be told: {why}")]
     Revoked {
         /// The name that was to be verified.

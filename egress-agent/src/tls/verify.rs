@@ -26,7 +26,7 @@ pub(super) enum Names {
     Server,
     /// One of `subjectAltNames`, instead: URIs exactly, DNS names as certificates match them.
     Any(Vec<String>),
-    /// `insecureSkipVerify`: nobody asks, not even who signed it.
+    /// `insecureSkipVerify`: nothing of it is verified, not even who signed it.
     Unverified,
 }
 

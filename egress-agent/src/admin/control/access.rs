@@ -1,7 +1,7 @@
 //! Who may ask on the control socket, and for what.
 //!
-//! The kernel lets nobody connect whom the socket's permissions shut out: root and the agent's own user, and
-//! with `--control-group` the members of one group. Who has connected is then known by the peer's credentials
+//! The kernel lets those connect that the socket's permissions allow: root and the agent's own user, and with
+//! `--control-group` the members of one group. Who has connected is then known by the peer's credentials
 //! (`SO_PEERCRED`, unix(7)), which the kernel took at the time of the connect: members of the group read, and
 //! whatever changes something is for root and the agent's own user alone.
 
@@ -74,14 +74,14 @@ pub(super) fn place(socket: &Path, group: Option<&ControlGroup>) -> io::Result<(
     fs::set_permissions(socket, fs::Permissions::from_mode(mode))
 }
 
-/// Whoever has connected.
+/// The peer of a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Caller {
     /// Root, or the agent's own user.
     Owner,
     /// A member of the group: may ask, and change nothing.
     Reader,
-    /// Nobody of these; the socket's permissions have been changed by somebody.
+    /// None of these: the socket's permissions have been changed.
     Stranger,
 }
 

@@ -24,7 +24,7 @@ const LINE_BYTES: usize = 64 * 1024;
 /// Why an agent couldn't be asked.
 #[derive(Debug, Error)]
 pub(crate) enum AskError {
-    /// Nobody listens.
+    /// No agent listens.
     #[error("no agent listens on it")]
     Nobody,
     /// Somebody may, but not for this user.

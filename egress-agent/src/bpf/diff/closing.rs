@@ -58,7 +58,7 @@ fn moves(
     }
 }
 
-/// Both contents with those closed that change tables; `None` where nobody does.
+/// Both contents, with the workloads closed whose tables change; `None` where none does.
 pub(super) fn closed(old: &Contents, new: &Contents) -> Option<(Contents, Contents)> {
     if !has_tables(old) && !has_tables(new) && !tables_change(old, new) {
         return None;

@@ -25,7 +25,7 @@ const HEAD_BYTES: usize = 16 * 1024;
 pub(super) enum Answer {
     /// The other side answered.
     Reached(String),
-    /// It was refused, or nobody answered.
+    /// It was refused, or no server answered.
     Refused(String),
 }
 

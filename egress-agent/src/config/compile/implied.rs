@@ -76,7 +76,7 @@ fn wanted(spec: &VirtualService, meta: &Meta) -> Vec<(HostPattern, Option<Port>)
         .collect()
 }
 
-/// Names without an endpoint, for nobody yet.
+/// Names without an endpoint, exported to no namespace yet.
 fn entry(meta: Meta, host: HostPattern, number: Port) -> CompiledEntry {
     let (protocol, http) = (Protocol::Tls, HttpVersion::Auto);
     CompiledEntry {

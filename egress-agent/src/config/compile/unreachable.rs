@@ -1,4 +1,4 @@
-//! Warnings of what can never be in force: rules for nobody, hosts that nothing leads to.
+//! Warnings of what can never be in force: rules that no workload matches, hosts that nothing leads to.
 
 use std::collections::{HashMap, HashSet};
 

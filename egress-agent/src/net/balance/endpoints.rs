@@ -84,9 +84,9 @@ type Array = Box<[(UpstreamAddr, Arc<EndpointState>)]>;
 #[derive(Debug)]
 pub(super) struct Endpoints {
     array: ArcSwap<Array>,
-    /// When the last ejection ends: from then on nobody has to be asked.
+    /// When the last ejection ends: from then on no endpoint has to be checked.
     last_until: AtomicU64,
-    /// Whoever ejects holds it: the share that may be ejected counts for all together.
+    /// Held while an endpoint is ejected: the share that may be ejected counts for all together.
     ejecting: Mutex<()>,
     began: Instant,
 }
@@ -134,7 +134,7 @@ impl Endpoints {
         find(&self.array.load(), addr).map_or(0, |state| state.active.load(Ordering::Relaxed))
     }
 
-    /// The moment to ask about ejections at; `None` where nobody is ejected.
+    /// The moment to ask about ejections at; `None` where no endpoint is ejected.
     fn ejecting_now(&self) -> Option<ClusterInstant> {
         let last = self.last_until.load(Ordering::Relaxed);
         if last == 0 {

@@ -1,10 +1,10 @@
 //! Places under `maxConnections` and `http2MaxRequests`, and those that idle connections hold.
 //!
 //! The limits are of the cluster, and idle connections wait in pools of all workers, for all hosts of a
-//! wildcard. Whoever has work and finds no place wishes for one; the pools hear of it, and one of them
-//! closes an idle connection for it. Who has its share of the places ([`super::fair`]) makes a wish only where
-//! there is an idle connection for it, so it does not wait where all connections carry something. Who has less
-//! waits for the next place, and for the next connection that carries nothing any more: a connection of HTTP/1
+//! wildcard. A source that has work and finds no place wishes for one; the pools hear of it, and one of
+//! them closes an idle connection for it. A source that has its share of the places ([`super::fair`]) makes a wish
+//! only where there is an idle connection for it, so it does not wait where all connections carry something. One that
+//! has less waits for the next place, and for the next connection that carries nothing any more: a connection of HTTP/1
 //! looks for wishes when it is given back to its pool, and for one of HTTP/2 they are sent again.
 
 use std::{pin::pin, sync::Arc};

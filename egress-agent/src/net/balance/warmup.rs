@@ -34,7 +34,7 @@ struct FirstSeen {
 
 #[derive(Debug)]
 struct KnownEndpoints {
-    /// `None` where nobody knows.
+    /// `None` where it is unknown.
     since: Option<Instant>,
     /// The last request that it was there for.
     seen: Instant,

@@ -26,7 +26,7 @@ pub(super) trait Waiter {
 pub(super) enum Reply {
     /// The answer.
     Now(Result<Addresses, ResolveError>),
-    /// The waiter gets it. Until then there may be an old one, for whoever can't wait long.
+    /// The waiter gets it. Until then there may be an old one, for a caller that can't wait long.
     Later(Option<Addresses>),
 }
 
@@ -52,7 +52,7 @@ pub(super) struct LookupScheduler<W> {
 struct Pending<W> {
     /// It is under way.
     active: bool,
-    /// To be asked though nobody waits.
+    /// To be asked although no caller waits.
     background: bool,
     /// Owners in whose queue it is.
     queued: Vec<ShareOwner>,

@@ -15,7 +15,7 @@ use crate::{
 pub enum Truth {
     /// It does not.
     No,
-    /// Nobody can tell.
+    /// It is unknown.
     Unknown,
     /// It does.
     Yes,

@@ -43,7 +43,7 @@ pub(super) struct Assembler {
     rollout: Option<Rollout>,
 }
 
-/// What whoever reports on objects listens to.
+/// What the task listens to that reports on objects.
 pub(super) struct Reporting {
     pub(super) objects: watch::Receiver<Arc<KnownObjects>>,
     pub(super) judged: watch::Receiver<Arc<Verdicts>>,

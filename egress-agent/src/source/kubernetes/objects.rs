@@ -200,7 +200,7 @@ impl ConditionKind {
 /// Custom resources by the name that messages call them.
 pub(super) type KnownObjects = BTreeMap<String, KnownObject>;
 
-/// A custom resource as whoever reports on it knows it.
+/// What is known of a custom resource for reports on it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct KnownObject {
     /// Its kind's place in `CUSTOM`.

@@ -15,8 +15,8 @@ use super::{FlowOrigin, FlowRecord};
 use crate::telemetry::Exports;
 
 /// Flows that are remembered, of refusals and of the rest each: many redirects mustn't push out the
-/// one refusal that somebody asks for a minute later. Beyond them the oldest is forgotten of whoever
-/// has the most there, so that a workload's flood pushes out its own.
+/// one refusal that somebody asks for a minute later. Beyond them the oldest flow of the
+/// workload that has the most there is forgotten, so that a workload's flood pushes out its own.
 const HISTORY: usize = 4096;
 /// Flows that may wait for a slow follower; it loses the oldest beyond them.
 const BACKLOG: usize = 4096;
@@ -55,7 +55,7 @@ impl Shared {
         self.count += 1;
     }
 
-    /// The oldest of whoever has the most; among equals the oldest of all.
+    /// The oldest flow of the workload that has the most; among equals the oldest of all.
     fn discard_oldest(&mut self) {
         let oldest = |flows: &VecDeque<(u64, _)>| flows.front().map_or(0, |(number, _)| *number);
         let most =

@@ -51,7 +51,7 @@ impl CredentialSpec {
         self.source == CredentialSource::Own
     }
 
-    /// The gateway takes nobody without an identity of the mesh.
+    /// The gateway accepts no client without an identity of the mesh.
     pub(super) fn by_tunnel(settings: &TunnelTls) -> Self {
         let needs = Needs { roots: true, identity: Some(settings.trust_domain.clone()) };
         Self { source: settings.credential.clone(), needs }

@@ -26,7 +26,7 @@ use crate::{
 
 /// Who is named in conditions, and in Events.
 pub(super) const CONTROLLER: &str = "egress-enforcer.io/gateway";
-/// The class that nobody else has.
+/// The class that is of this product alone.
 const OWN_CLASS: &str = "egress-enforcer";
 /// The reason of a Gateway some of whose listeners are not served.
 const NOT_VALID: &str = "ListenersNotValid";
