@@ -106,9 +106,9 @@ enum Hop {
 /// What the gateway decides by.
 #[derive(Clone, Copy)]
 enum Decided {
-    ByHost,
-    ByServerName,
-    ByPort,
+    Host,
+    ServerName,
+    Port,
 }
 
 /// Ports of a host that rules route through the gateway.
@@ -126,11 +126,11 @@ fn routes(host: &str, ports: Routed<'_>, dir: &str) -> String {
     let [http, tls, tcp] = [0, 1, 2];
     for (port, decided, hop) in ports {
         let (protocol, mode) = match (decided, hop) {
-            (Decided::ByHost, Hop::Plain) => ("HTTP", "{}"),
-            (Decided::ByServerName, Hop::Plain) => ("TLS", "{mode: PASSTHROUGH}"),
-            (Decided::ByPort, Hop::Plain) => ("TCP", "{}"),
-            (Decided::ByHost, Hop::Tunnel) => ("HTTPS", &*certificates),
-            (Decided::ByServerName | Decided::ByPort, Hop::Tunnel) => ("TLS", &*certificates),
+            (Decided::Host, Hop::Plain) => ("HTTP", "{}"),
+            (Decided::ServerName, Hop::Plain) => ("TLS", "{mode: PASSTHROUGH}"),
+            (Decided::Port, Hop::Plain) => ("TCP", "{}"),
+            (Decided::Host, Hop::Tunnel) => ("HTTPS", &*certificates),
+            (Decided::ServerName | Decided::Port, Hop::Tunnel) => ("TLS", &*certificates),
         };
         let mode = if mode == "{}" { String::new() } else { format!("\n    tls: {mode}") };
         let number = format!("{{number: {port}, name: p{port}, protocol: {protocol}}}");
@@ -138,10 +138,10 @@ fn routes(host: &str, ports: Routed<'_>, dir: &str) -> String {
         let subset = if matches!(hop, Hop::Tunnel) { ", subset: tunnel" } else { "" };
         // What is inside of the tunnel's TLS is bytes at the gateway.
         let [(into, at_mesh), (out, at_gateway)] = match (decided, hop) {
-            (Decided::ByHost, _) => [(http, ""); 2],
-            (Decided::ByServerName, Hop::Plain) => [(tls, &*sni); 2],
-            (Decided::ByServerName, Hop::Tunnel) => [(tls, &*sni), (tcp, "")],
-            (Decided::ByPort, _) => [(tcp, ""); 2],
+            (Decided::Host, _) => [(http, ""); 2],
+            (Decided::ServerName, Hop::Plain) => [(tls, &*sni); 2],
+            (Decided::ServerName, Hop::Tunnel) => [(tls, &*sni), (tcp, "")],
+            (Decided::Port, _) => [(tcp, ""); 2],
         };
         let mut rule = |list: usize, gateway: &str, more: &str, to: &str| {
             let condition = format!("{{gateways: [{gateway}], port: {port}{more}}}");
@@ -176,16 +176,16 @@ spec:
 /// All of it.
 fn resources(dir: &str, connect: u32) -> String {
     let packages: Routed<'_> = &[
-        (PASSED, Decided::ByServerName, Hop::Plain),
-        (TUNNEL_HTTP1, Decided::ByHost, Hop::Tunnel),
-        (TUNNEL_HTTP2, Decided::ByHost, Hop::Tunnel),
-        (TUNNEL_PASSED, Decided::ByServerName, Hop::Tunnel),
-        (TUNNEL_RAW, Decided::ByPort, Hop::Tunnel),
+        (PASSED, Decided::ServerName, Hop::Plain),
+        (TUNNEL_HTTP1, Decided::Host, Hop::Tunnel),
+        (TUNNEL_HTTP2, Decided::Host, Hop::Tunnel),
+        (TUNNEL_PASSED, Decided::ServerName, Hop::Tunnel),
+        (TUNNEL_RAW, Decided::Port, Hop::Tunnel),
     ];
     let moving: Routed<'_> = &[
-        (HTTP1, Decided::ByHost, Hop::Plain),
-        (PASSED, Decided::ByServerName, Hop::Plain),
-        (RAW, Decided::ByPort, Hop::Plain),
+        (HTTP1, Decided::Host, Hop::Plain),
+        (PASSED, Decided::ServerName, Hop::Plain),
+        (RAW, Decided::Port, Hop::Plain),
     ];
     let tunnel: String = [TUNNEL_HTTP1, TUNNEL_HTTP2, TUNNEL_PASSED, TUNNEL_RAW]
         .map(|port| {

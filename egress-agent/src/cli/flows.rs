@@ -155,7 +155,7 @@ fn contradiction(args: &FlowsArgs, now: SystemTime) -> Option<String> {
     let is_again =
         |at: usize, server: &Server| args.server.iter().take(at).any(|other| other == server);
     let mut servers = args.server.iter().enumerate();
-    if let Some((_, twice)) = servers.find(|(at, server)| is_again(*at, *server)) {
+    if let Some((_, twice)) = servers.find(|(at, server)| is_again(*at, server)) {
         let name = printable(&twice.name);
         return Some(format!("found `--server` twice for {name}, expected each host once"));
     }

@@ -122,7 +122,7 @@ impl Compiler<'_> {
             cx.error(&at.field("hosts"), "several hosts on a port that is neither HTTP nor TLS can't be told apart; use one ServiceEntry each");
         }
         if has_tcp && addresses.is_empty() {
-            cx.warn(&at.field("addresses"), "raw TCP is recognized by its address; without addresses those of the endpoints, or what the host resolves to on each node, are used").code = Some("IST0134");
+            cx.warn(&at.field("addresses"), "raw TCP is recognized by its address; without addresses by those of the endpoints, or by its port, and where services share that by what the host resolves to").code = Some("IST0134");
         }
         let spoken: Vec<_> = ports.iter().map(|port| port.protocol).collect();
         let rate = rates::annotated(&meta.annotations, &meta.label, &spoken, &mut cx);
