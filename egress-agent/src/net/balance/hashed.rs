@@ -209,6 +209,98 @@ mod tests {
         }
     }
 
+    /// `127.0.0.1` on ports from 90 on.
+    fn local(weights: &[u32]) -> Vec<Endpoint> {
+        (90..)
+            .zip(weights)
+            .map(|(port, weight)| Endpoint {
+                addr: ([127, 0, 0, 1], port).into(),
+                weight: *weight,
+                place: 0,
+            })
+            .collect()
+    }
+
+    /// Points and endpoints of Envoy's own test, `RingHashLoadBalancerTest.Basic` in
+    /// `test/extensions/load_balancing_policies/ring_hash/ring_hash_lb_test.cc`.
+    #[test]
+    fn the_ring_is_envoys() {
+        let expected: [(u64, u32); 12] = [
+            (833_437_586_790_550_860, 4),
+            (928_266_305_478_181_108, 2),
+            (1_033_482_794_131_418_490, 0),
+            (3_551_244_743_356_806_947, 5),
+            (3_851_675_632_748_031_481, 3),
+            (5_583_722_120_771_150_861, 1),
+            (6_311_230_543_546_372_928, 1),
+            (7_700_377_290_971_790_572, 3),
+            (13_144_177_310_400_110_813, 5),
+            (13_444_792_449_719_432_967, 2),
+            (15_516_499_411_664_133_160, 4),
+            (16_117_243_373_044_804_889, 0),
+        ];
+        let from = local(&[1; 6]);
+        assert_eq!(*ring(&from, 12), expected);
+        let hashed = Hashed::new(&from, HashTable::Ring { minimum: 12 });
+        // The next point, and after the last one the first.
+        for (hash, endpoint) in [
+            (0, 4),
+            (u64::MAX, 4),
+            (3_551_244_743_356_806_947, 5),
+            (3_551_244_743_356_806_948, 3),
+            (16_117_243_373_044_804_880, 0),
+        ] {
+            assert_eq!(hashed.choose(hash), Some(UpstreamAddr(from[endpoint].addr)), "{hash}");
+        }
+    }
+
+    /// Tables of Envoy's own tests, `MaglevLoadBalancerTest.Basic` and `Weighted` in
+    /// `test/extensions/load_balancing_policies/maglev/maglev_lb_test.cc`.
+    #[test]
+    fn the_table_of_maglev_is_envoys() {
+        let basic: &[u32] = &[2, 4, 0, 1, 5, 0, 3];
+        let weighted: &[u32] = &[1, 0, 0, 1, 0, 1, 1, 0, 1, 1, 1, 1, 1, 0, 1, 0, 1];
+        for (weights, size, expected) in [(&[1; 6][..], 7, basic), (&[1, 2], 17, weighted)] {
+            let from = local(weights);
+            assert_eq!(*maglev(&from, size), *expected);
+            let hashed = Hashed::new(&from, HashTable::Maglev { size });
+            for hash in 0..u64::from(3 * size) {
+                let slot = usize::try_from(hash % u64::from(size)).unwrap();
+                let endpoint = usize::try_from(expected[slot]).unwrap();
+                assert_eq!(hashed.choose(hash), Some(UpstreamAddr(from[endpoint].addr)), "{hash}");
+            }
+        }
+    }
+
+    /// What a client can tell the two apart by: where keys lead, and how evenly. A ring is the more even the more
+    /// points it has; of Maglev's slots all have as many as they can.
+    #[test]
+    fn a_ring_is_no_table_of_maglev() {
+        let from = endpoints(&[1; 5]);
+        let of = |table| Hashed::new(&from, table);
+        let [ring, table] = TABLES.map(of);
+        let same = (0..20_000_u32).map(|key| hash_of(&key.to_be_bytes()));
+        let same = same.filter(|hash| ring.choose(*hash) == table.choose(*hash)).count();
+        // Of five endpoints, chance makes a fifth of the keys lead to one and the same.
+        assert!((3000..5000).contains(&same), "{same}");
+        // The greatest share of the keys, in thousandths of an even one.
+        let greatest = |table| {
+            let all = counts(&of(table));
+            *all.values().max().unwrap() * from.len() / 20
+        };
+        let [few, some, many] = [10, 1024, 10_240].map(|minimum| HashTable::Ring { minimum });
+        let ring = [few, some, many].map(greatest);
+        assert!(ring[0] > 1300 && ring[0] > ring[1], "{ring:?}");
+        assert!((1030..1100).contains(&ring[1]) && ring[2] < 1050, "{ring:?}");
+        for size in [7, 257, 65_537] {
+            let slots = maglev(&from, size);
+            let of = |number| slots.iter().filter(|slot| **slot == number).count();
+            let owned: Vec<_> = (0..5).map(of).collect();
+            let (least, most) = (owned.iter().min().unwrap(), owned.iter().max().unwrap());
+            assert!(most - least <= 1 && owned.iter().sum::<usize>() == slots.len(), "{owned:?}");
+        }
+    }
+
     #[test]
     fn without_a_table_the_order_of_endpoints_says_nothing() {
         let from = endpoints(&[1; 5]);

@@ -81,6 +81,37 @@ fn a_header_leads_to_its_endpoint() {
     });
 }
 
+/// Which of the three endpoints each key leads to, by the algorithms of Envoy: xxHash64 of the value, and of
+/// `ADDRESS:PORT_n` for the n-th point of an endpoint, or the permutation of `ADDRESS:PORT`.
+#[test]
+fn the_table_that_a_rule_names_says_which_endpoint_it_is() {
+    const GOLDEN: [(&str, [usize; KEYS]); 4] = [
+        ("", RING_1024),
+        (
+            ", ringHash: {minimumRingSize: 64}",
+            [2, 1, 2, 2, 2, 2, 2, 0, 0, 2, 2, 2, 1, 2, 0, 2, 0, 0, 2, 2, 2, 1, 1, 1],
+        ),
+        (", ringHash: {minimumRingSize: 1024}", RING_1024),
+        (
+            ", maglev: {tableSize: 257}",
+            [2, 1, 1, 1, 0, 1, 1, 1, 1, 0, 0, 1, 2, 0, 0, 2, 1, 1, 2, 1, 2, 0, 2, 0],
+        ),
+    ];
+    const RING_1024: [usize; KEYS] =
+        [1, 1, 2, 1, 0, 0, 1, 0, 1, 0, 2, 2, 0, 0, 1, 2, 1, 1, 2, 0, 0, 0, 0, 1];
+    local(async {
+        for (table, expected) in GOLDEN {
+            let hash = format!("{{httpHeaderName: x-user{table}}}");
+            let mut service = Service::start("HTTP", &hash).await;
+            let mut seen = [0; KEYS];
+            for (key, seen) in seen.iter_mut().enumerate() {
+                *seen = service.ask("/", &format!("x-user: {key}\r\n")).await.1;
+            }
+            assert_eq!(seen, expected, "{table}");
+        }
+    });
+}
+
 #[test]
 fn a_query_parameter_leads_to_its_endpoint() {
     local(async {

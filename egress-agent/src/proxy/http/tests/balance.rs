@@ -2,9 +2,11 @@
 
 use std::net::SocketAddr;
 
+use http::{Response, StatusCode};
+
 use super::{
-    h2::{echo, get},
-    harness::{Client, Gateway, Seen, Setup, answering, local, upstream},
+    h2::{ask as request, echo, get},
+    harness::{Client, Gateway, Seen, Setup, answering, local, until, upstream},
 };
 use crate::telemetry::ClusterCounter;
 
@@ -70,6 +72,110 @@ fn http2_requests_are_balanced_too() {
         assert_eq!((requests(&at_a), requests(&at_b)), (5, 5));
         assert_eq!((at_a.connections.get(), at_b.connections.get()), (1, 1));
     });
+}
+
+/// A server of HTTP/2 that answers each request with this status, or none of them ever.
+async fn over_http2(status: Option<StatusCode>) -> (SocketAddr, Seen) {
+    upstream(move |io, _, seen| async move {
+        let mut connection = h2::server::handshake(io).await.unwrap();
+        let mut unanswered = Vec::new();
+        while let Some(Ok((request, mut respond))) = connection.accept().await {
+            let (parts, _) = request.into_parts();
+            seen.requests.borrow_mut().push((parts.uri.to_string(), Vec::new()));
+            match status {
+                Some(status) => {
+                    let answer = Response::builder().status(status).body(()).unwrap();
+                    respond.send_response(answer, true).unwrap();
+                }
+                None => unanswered.push(respond),
+            }
+        }
+    })
+    .await
+}
+
+async fn start_http2(upstreams: &[(SocketAddr, u32)], policy: &str) -> Gateway {
+    Setup::new().endpoints("a.example", "HTTP2", upstreams, policy).start().await
+}
+
+#[test]
+fn weights_hold_for_requests_of_http2() {
+    // In turns it is so many exactly; of two at random, the ninth part of four hundred, about.
+    for (method, count, few) in
+        [("ROUND_ROBIN", 40, 4..=4), ("LEAST_REQUEST", 400, 15..=75), ("RANDOM", 400, 15..=75)]
+    {
+        local(async {
+            let (a, at_a) = over_http2(Some(StatusCode::OK)).await;
+            let (b, at_b) = over_http2(Some(StatusCode::OK)).await;
+            let policy = format!("{{loadBalancer: {{simple: {method}}}}}");
+            let gateway = start_http2(&[(a, 9), (b, 1)], &policy).await;
+            let client = gateway.connect_h2().await;
+            for _ in 0..count {
+                assert_eq!(get(&client, "http://a.example/").await.0, 200);
+            }
+            let (many, less) = (requests(&at_a), requests(&at_b));
+            assert!(many + less == count && few.contains(&less), "{method}: {many} to {less}");
+            // Each request had its choice: the connections are those of the first ones.
+            assert_eq!((at_a.connections.get(), at_b.connections.get()), (1, 1), "{method}");
+        });
+    }
+}
+
+/// An endpoint that answers nothing is asked only where both of two that are drawn are that one: a quarter of the
+/// times. In turns it is asked half of the times.
+#[test]
+fn least_request_counts_the_streams_of_http2() {
+    const COUNT: usize = 240;
+    for (method, few) in [("LEAST_REQUEST", 20..=90), ("ROUND_ROBIN", COUNT / 2..=COUNT / 2)] {
+        local(async {
+            let ((a, at_a), (b, at_b)) =
+                (over_http2(None).await, over_http2(Some(StatusCode::OK)).await);
+            let policy = format!("{{loadBalancer: {{simple: {method}}}}}");
+            let gateway = start_http2(&[(a, 1), (b, 1)], &policy).await;
+            let client = gateway.connect_h2().await;
+            let mut unanswered = Vec::new();
+            for number in 1..=COUNT {
+                let before = requests(&at_b);
+                let mut client = client.clone().ready().await.unwrap();
+                let (response, _) =
+                    client.send_request(request("http://a.example/"), true).unwrap();
+                until(|| requests(&at_a) + requests(&at_b) == number).await;
+                if requests(&at_b) > before {
+                    assert_eq!(response.await.unwrap().status(), 200);
+                } else {
+                    unanswered.push(response);
+                }
+            }
+            assert!(few.contains(&requests(&at_a)), "{method}: {}", requests(&at_a));
+            assert_eq!((at_a.connections.get(), at_b.connections.get()), (1, 1), "{method}");
+        });
+    }
+}
+
+#[test]
+fn an_endpoint_of_http2_that_errs_is_set_aside_at_once() {
+    const EJECTS: &str = ", outlierDetection: {consecutive5xxErrors: 2, maxEjectionPercent: 100, baseEjectionTime: 1h}";
+    // Its twin is without outlier detection.
+    for (more, expected) in [(EJECTS, 2), ("", 7)] {
+        local(async {
+            let (bad, at_bad) = over_http2(Some(StatusCode::INTERNAL_SERVER_ERROR)).await;
+            let (good, at_good) = over_http2(Some(StatusCode::OK)).await;
+            let policy = format!("{{loadBalancer: {{simple: ROUND_ROBIN}}{more}}}");
+            let gateway = start_http2(&[(bad, 1), (good, 1)], &policy).await;
+            let client = gateway.connect_h2().await;
+            let mut statuses = Vec::new();
+            for _ in 0..14 {
+                statuses.push(get(&client, "http://a.example/").await.0.as_u16());
+            }
+            assert_eq!(statuses[..4], [500, 200, 500, 200]);
+            let errors = statuses.iter().filter(|status| **status == 500).count();
+            assert_eq!(
+                (errors, requests(&at_bad), requests(&at_good)),
+                (expected, expected, 14 - expected)
+            );
+            assert_eq!((at_bad.connections.get(), at_good.connections.get()), (1, 1));
+        });
+    }
 }
 
 #[test]
