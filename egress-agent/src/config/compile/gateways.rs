@@ -1,6 +1,9 @@
 //! `Gateway` to servers.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use super::{
     super::{
@@ -31,6 +34,18 @@ impl Compiler<'_> {
         } else if self.mesh_given && self.groups.selected(&selector, &self.mesh).is_empty() {
             let message = "no gateway in mesh.yaml has these labels";
             cx.warn(&at.field("selector"), message).code = Some("IST0101");
+        }
+        if servers.0.is_empty() && !cx.has_told("spec.servers") {
+            let message =
+                "a current API server refuses a Gateway without servers; it serves nothing";
+            cx.warn(&at.field("servers"), message);
+        }
+        let mut names = HashSet::new();
+        for name in servers.0.iter().filter_map(|server| server.port.as_ref()?.name.as_ref()) {
+            if !names.insert(name.value.as_str()) {
+                let message = "a current API server refuses two ports of one name";
+                cx.warn(&name.at, message).found = Some(format!("{:?}", name.value));
+            }
         }
         let servers = servers.0.iter();
         let of = (&selector, owner);

@@ -136,9 +136,7 @@ impl Compiler<'_> {
         if let Some(upgrade) = websocket_upgrade {
             cx.warn(&upgrade.at, "the current API has no such field, and an API server refuses it");
         }
-        if let Some(zero) = timeout.as_ref().filter(|timeout| timeout.value.is_zero()) {
-            answers::zero(&zero.at, &mut cx);
-        }
+        answers::short(timeout.as_ref(), &mut cx);
         let (request_headers, response_headers) = header_ops(headers.as_ref(), &mut cx);
         let base = HttpAction {
             // As in Istio, the rewrite counts for more than the header.

@@ -14,6 +14,14 @@ use super::{
 };
 use crate::policy::{ConnectionPool, HttpVersion, OutlierDetection, RetryBudget};
 
+/// Warns of a duration that the current definitions do not allow.
+fn short(given: Option<&Spanned<Duration>>, cx: &mut Cx<'_>) {
+    if let Some(short) = given.filter(|given| given.value < Duration::from_millis(1)) {
+        let message = "a current API server refuses durations below 1ms";
+        cx.warn(&short.at, message).found = Some(format!("{:?}", short.value));
+    }
+}
+
 /// And the version of HTTP that is asked for, where one is.
 pub(super) fn connection_pool_of(
     settings: &ConnectionPoolSettings,
@@ -44,6 +52,7 @@ pub(super) fn connection_pool_of(
             }
             pool.connect_timeout = timeout.value;
         }
+        short(idle_timeout.as_ref(), cx);
         if let Some(timeout) = idle_timeout {
             pool.idle_timeout = timeout.value;
             pool.tcp_idle_timeout = (!timeout.value.is_zero()).then_some(timeout.value);
@@ -74,6 +83,7 @@ pub(super) fn connection_pool_of(
             not_zero(http2_max_requests, cx).or(pending).unwrap_or(pool.max_requests);
         pool.max_requests_per_connection =
             max_requests_per_connection.as_ref().map_or(0, |max| max.value);
+        short(idle_timeout.as_ref(), cx);
         pool.idle_timeout = idle_timeout.as_ref().map_or(pool.idle_timeout, |t| t.value);
         pool.max_concurrent_streams =
             not_zero(max_concurrent_streams, cx).unwrap_or(pool.max_concurrent_streams);
@@ -140,6 +150,7 @@ pub(super) fn outlier_detection_of(
         })
     });
     let base = base_ejection_time.as_ref();
+    short(base, cx);
     (errors > 0 || splits).then(|| OutlierDetection {
         consecutive_errors: errors,
         local_origin_failures,

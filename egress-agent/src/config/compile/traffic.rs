@@ -254,7 +254,18 @@ fn client_tls(settings: &ClientTlsSettings, code: &'static str, cx: &mut Cx<'_>)
     let path = |file: &Option<Spanned<String>>| file.as_ref().map(|f| PathBuf::from(&f.value));
     let mode_at = mode.as_ref().map_or(at, |mode| &mode.at);
     let mode = match mode.as_ref().map_or(ClientMode::Disable, |mode| mode.value) {
-        ClientMode::Disable => return TlsWish::Disable,
+        ClientMode::Disable => {
+            let texts =
+                [client_certificate, private_key, ca_certificates, ca_crl, credential_name, sni];
+            let texts = texts.into_iter().flatten().chain(subject_alt_names).map(|text| &text.at);
+            let mut given = texts.chain(insecure_skip_verify.as_ref().map(|skip| &skip.at));
+            if let Some(at) = given.next() {
+                let message = "has no effect with mode DISABLE, which is the default: the gateway \
+                               starts no TLS; say SIMPLE or MUTUAL for it";
+                cx.warn(at, message);
+            }
+            return TlsWish::Disable;
+        }
         ClientMode::IstioMutual => {
             let message = "the mesh's certificates are for the way to a gateway of the mesh, and \
                            the destination is a ServiceEntry's; requests that need this policy \

@@ -40,6 +40,42 @@ fn gateway(port: &str, hosts: &str) -> String {
     )
 }
 
+fn rule(policy: &str) -> String {
+    resource("DestinationRule", &format!("{{host: a.example, trafficPolicy: {policy}}}"))
+}
+
+/// Two servers, of which the second one's port has this name.
+fn two_servers(second: &str) -> String {
+    let server = |number: u16, name: &str| {
+        format!("{{port: {{number: {number}, name: {name}, protocol: HTTP}}, hosts: [a.example]}}")
+    };
+    let servers = format!("{}, {}", server(80, "h"), server(81, second));
+    resource("Gateway", &format!("{{selector: {{istio: egressgateway}}, servers: [{servers}]}}"))
+}
+
+/// What is written for TLS and has none is said to be without it.
+#[test]
+fn settings_of_tls_without_a_mode_are_warned_of() {
+    let expected = "has no effect with mode DISABLE, which is the default";
+    let says = |text: &str| warnings(text).iter().filter(|text| text.contains(expected)).count();
+    for field in [
+        "sni: a.example",
+        "caCertificates: /ca.pem",
+        "clientCertificate: /c.pem, privateKey: /k.pem",
+        "credentialName: c",
+        "caCrl: /crl.pem",
+        "subjectAltNames: [a.example]",
+        "insecureSkipVerify: true",
+    ] {
+        for mode in ["", "mode: DISABLE, "] {
+            assert_eq!(says(&rule(&format!("{{tls: {{{mode}{field}}}}}"))), 1, "{mode}{field}");
+        }
+    }
+    for tls in ["{mode: DISABLE}", "{}", "{mode: SIMPLE, sni: a.example}"] {
+        assert_eq!(says(&rule(&format!("{{tls: {tls}}}"))), 0, "{tls}");
+    }
+}
+
 #[test]
 fn each_is_warned_of_and_its_current_form_is_not() {
     let many: Vec<_> = (0..257).map(|n| format!("h{n}.example")).collect();
@@ -48,6 +84,33 @@ fn each_is_warned_of_and_its_current_form_is_not() {
     for (old, current, expected) in [
         (http(", websocketUpgrade: true"), http(""), "has no such field"),
         (http(", timeout: 0s"), http(", timeout: 1s"), "refuses durations below 1ms"),
+        (http(", timeout: 1us"), http(", timeout: 1ms"), "refuses durations below 1ms"),
+        (
+            http(", retries: {attempts: 1, perTryTimeout: 0s}"),
+            http(", retries: {attempts: 1, perTryTimeout: 1ms}"),
+            "refuses durations below 1ms",
+        ),
+        (
+            http(", fault: {delay: {fixedDelay: 0s, percentage: {value: 1}}}"),
+            http(", fault: {delay: {fixedDelay: 1ms, percentage: {value: 1}}}"),
+            "refuses durations below 1ms",
+        ),
+        (
+            rule("{connectionPool: {tcp: {idleTimeout: 0s}}}"),
+            rule("{connectionPool: {tcp: {idleTimeout: 1ms}}}"),
+            "refuses durations below 1ms",
+        ),
+        (
+            rule("{connectionPool: {http: {idleTimeout: 0s}}}"),
+            rule("{connectionPool: {http: {idleTimeout: 1ms}}}"),
+            "refuses durations below 1ms",
+        ),
+        (
+            rule("{outlierDetection: {baseEjectionTime: 0s}}"),
+            // The lifetime of a cookie may be none.
+            rule("{loadBalancer: {consistentHash: {httpCookie: {name: c, ttl: 0s}}}}"),
+            "refuses durations below 1ms",
+        ),
         (
             resource(
                 "VirtualService",
@@ -73,6 +136,12 @@ fn each_is_warned_of_and_its_current_form_is_not() {
             "port without a name",
         ),
         (gateway(named, "[]"), gateway(named, "['*']"), "list without hosts"),
+        (
+            resource("Gateway", "{selector: {istio: egressgateway}, servers: []}"),
+            gateway(named, "['*']"),
+            "a Gateway without servers",
+        ),
+        (two_servers("h"), two_servers("other"), "two ports of one name"),
         (gateway(named, &many), gateway(named, "['*']"), "more than 256 hosts"),
     ] {
         let says = |text: &str| warnings(text).iter().any(|message| message.contains(expected));

@@ -13,10 +13,18 @@ use crate::config::{
 };
 use crate::policy::{Abort, Delay, HttpOutcome, PathRewrite, RetryOn, RetryPolicy};
 
-/// Warns of a duration of zero, which stands for none here.
-pub(super) fn zero(at: &SourcePosition, cx: &mut Cx<'_>) {
-    let message = "a current API server refuses durations below 1ms; leave the field out";
-    cx.warn(at, message).found = Some("0s".into());
+/// The shortest duration that the current definitions allow.
+const SHORTEST: Duration = Duration::from_millis(1);
+
+/// Warns of a duration that the current definitions do not allow. Zero stands for none here.
+pub(super) fn short(given: Option<&Spanned<Duration>>, cx: &mut Cx<'_>) {
+    let Some(short) = given.filter(|given| given.value < SHORTEST) else { return };
+    let (advice, found) = match short.value.is_zero() {
+        true => ("leave the field out", "0s".to_owned()),
+        false => ("say at least 1ms", format!("{:?}", short.value)),
+    };
+    let message = format!("a current API server refuses durations below 1ms; {advice}");
+    cx.warn(&short.at, message).found = Some(found);
 }
 
 pub(super) fn path_rewrite(rewrite: &Rewrite, cx: &mut Cx<'_>) -> PathRewrite {
@@ -121,10 +129,7 @@ fn content(body: &ResponseBody, cx: &mut Cx<'_>) -> Bytes {
 pub(super) fn retry(retries: &Retries, cx: &mut Cx<'_>) -> RetryPolicy {
     let Retries { at, attempts, per_try_timeout, retry_on, backoff } = retries;
     let default = RetryPolicy::default();
-    if let Some(none) = per_try_timeout.as_ref().filter(|timeout| timeout.value.is_zero()) {
-        zero(&none.at, cx);
-    }
-    const SHORTEST: Duration = Duration::from_millis(1);
+    short(per_try_timeout.as_ref(), cx);
     if let Some(short) = backoff.as_ref().filter(|backoff| backoff.value < SHORTEST) {
         let found = format!("{:?}", short.value);
         cx.wrong(&short.at, found, "at least 1ms", "an upstream in trouble would be flooded");
@@ -232,6 +237,7 @@ pub(super) fn faults(fault: &Fault, cx: &mut Cx<'_>) -> Faults {
 
 fn delayed(delay: &DelayMirror, cx: &mut Cx<'_>) -> Option<Delay> {
     let DelayMirror { at, fixed_delay, exponential_delay, percentage: _, percent: _ } = delay;
+    short(fixed_delay.as_ref().or(exponential_delay.as_ref()), cx);
     match (fixed_delay, exponential_delay) {
         (Some(fixed), None) => Some(Delay::Fixed(fixed.value)),
         (None, Some(mean)) => Some(Delay::Exponential(mean.value)),
