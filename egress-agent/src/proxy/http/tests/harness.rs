@@ -25,7 +25,7 @@ use tokio::{
 };
 
 use crate::{
-    config::{RawFile, compile},
+    config::{Compiled, Problem, Problems, RawFile, compile},
     net::{Buffers, testing::Outside},
     policy::{AccessLogEncoding, ClusterName, GatewayPolicy, MeshConfig},
     proxy::{
@@ -296,6 +296,24 @@ spec:
         self
     }
 
+    /// With another text in the place of one of the resources so far.
+    pub(super) fn edit(mut self, from: &str, to: &str) -> Self {
+        assert!(self.yaml.contains(from), "{from} in {}", self.yaml);
+        self.yaml = self.yaml.replace(from, to);
+        self
+    }
+
+    /// What a reader of these resources is told about them.
+    pub(super) fn told(&self) -> Vec<Problem> {
+        self.compiled().unwrap_or_else(|all| panic!("{all}")).warnings
+    }
+
+    /// What the resources come to.
+    pub(super) fn compiled(&self) -> Result<Compiled, Problems> {
+        let (resources, mesh) = files(self.yaml.clone(), &self.mesh);
+        compile(&[resources], Some(&mesh))
+    }
+
     /// The service entry of `host` has this rate limit.
     pub(super) fn annotate(&mut self, host: &str, limit: &str) {
         let before = format!("kind: ServiceEntry\nmetadata: {{name: {},", host.replace('.', "-"));
@@ -355,11 +373,20 @@ spec:
     }
 }
 
-fn policy(resources: String, more_mesh: &str) -> Arc<GatewayPolicy> {
+/// The file of resources, and the one of the mesh.
+fn files(resources: String, more_mesh: &str) -> (RawFile, RawFile) {
     let file = |path: &str, text: String| RawFile { path: path.into(), text };
-    let mesh = file("mesh.yaml", format!("{MESH}{more_mesh}"));
-    let compiled = compile(&[file("test.yaml", resources)], Some(&mesh));
-    let compiled = compiled.unwrap_or_else(|problems| panic!("{problems}"));
+    (file("test.yaml", resources), file("mesh.yaml", format!("{MESH}{more_mesh}")))
+}
+
+fn policy(resources: String, more_mesh: &str) -> Arc<GatewayPolicy> {
+    let (resources, mesh) = files(resources, more_mesh);
+    let compiled = compile(&[resources], Some(&mesh));
+    in_force(compiled.unwrap_or_else(|problems| panic!("{problems}")))
+}
+
+/// What the gateway does with it.
+pub(super) fn in_force(compiled: Compiled) -> Arc<GatewayPolicy> {
     let identity = GatewayIdentity {
         labels: Labels::from([("istio".into(), "egressgateway".into())]),
         namespace: Namespace("istio-system".into()),
