@@ -65,7 +65,10 @@ impl Connect for Outside {
         Box::pin(async move {
             match self.routes.get(&addr.0) {
                 Some(real) => {
-                    let socket = TcpSocket::new_v4()?;
+                    let socket = match real {
+                        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+                        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+                    };
                     if let Some(from) = from {
                         let bound = socket.bind((from, 0).into());
                         bound.map_err(|_| ConnectError::From(from))?;

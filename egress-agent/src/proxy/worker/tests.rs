@@ -222,8 +222,29 @@ spec: {{host: {host}, trafficPolicy: {policy}}}
         self.worker.policy.store(Some(self::policy(resources, "")));
     }
 
+    /// From here on the service entry `name` has this rate limit.
+    fn annotate(&self, name: &str, limit: &str) {
+        let resources = resources(self.addr.port(), self.tcp.port());
+        let before = format!("kind: ServiceEntry\nmetadata: {{name: {name},");
+        assert!(resources.contains(&before));
+        let annotations = format!("annotations: {{egress-enforcer.io/rate-limit: '{limit}'}},");
+        let resources = resources.replace(&before, &format!("{before} {annotations}"));
+        self.worker.policy.store(Some(policy(resources, "")));
+    }
+
     async fn connect(&self) -> TcpStream {
         TcpStream::connect(self.addr).await.unwrap()
+    }
+
+    /// Says a name where TLS is passed through, or something where the raw TCP service is.
+    async fn say(&self, is_tls: bool) -> TcpStream {
+        let mut client = match is_tls {
+            true => self.connect().await,
+            false => TcpStream::connect(self.tcp).await.unwrap(),
+        };
+        let first = if is_tls { hello("a.example") } else { b"request".to_vec() };
+        client.write_all(&first).await.unwrap();
+        client
     }
 
     fn cluster(&self, counter: ClusterCounter) -> u64 {
@@ -805,6 +826,228 @@ spec: {{host: db.example, trafficPolicy: {{loadBalancer: {policy}}}}}
             }
             assert_eq!(of_all.len(), 3, "{policy}: {of_all:?}");
         }
+    });
+}
+
+/// Whether the gateway refused, as it refuses TLS and other connections; else the upstream said `!`.
+async fn is_refused(mut client: TcpStream, is_tls: bool) -> bool {
+    let mut first = [0];
+    match timeout(SOON, client.read_exact(&mut first)).await.expect("an answer or an end") {
+        Ok(_) if first == *b"!" => false,
+        Ok(_) => {
+            // The rest of the alert: fatal, `internal_error`.
+            let rest = read_all(&mut client).await.unwrap();
+            assert_eq!((is_tls, first[0], &rest[..]), (true, 21, &[3, 3, 0, 2, 2, 80][..]));
+            true
+        }
+        Err(error) => {
+            assert!(!is_tls && error.kind() == io::ErrorKind::ConnectionReset, "{error}");
+            true
+        }
+    }
+}
+
+/// The annotation of a service entry counts connections of TLS that is passed through.
+#[test]
+fn connections_beyond_an_annotated_rate_are_refused() {
+    const COUNT: usize = 30;
+    const BURST: usize = 2;
+    local(async {
+        let (name, is_tls) = ("a", true);
+        let upstream = Upstream::new().await;
+        let gateway = Gateway::start(upstream.addr, Limits::default());
+        let taken = Rc::new(AtomicUsize::new(0));
+        let count = Rc::clone(&taken);
+        spawn_local(async move {
+            loop {
+                let mut stream = upstream.accept().await;
+                count.fetch_add(1, Ordering::Relaxed);
+                stream.write_all(b"!").await.unwrap();
+            }
+        });
+        let refused = async || {
+            let mut refused = 0;
+            for _ in 0..COUNT {
+                refused += usize::from(is_refused(gateway.say(is_tls).await, is_tls).await);
+            }
+            refused
+        };
+        // Its twin, without a limit.
+        assert_eq!((refused().await, taken.swap(0, Ordering::Relaxed)), (0, COUNT), "{name}");
+        gateway.annotate(name, &format!("{{connections: {{perSecond: 1, burst: {BURST}}}}}"));
+        let began = Instant::now();
+        let beyond = refused().await;
+        let seconds = usize::try_from(began.elapsed().as_secs()).unwrap();
+        let within = COUNT - beyond;
+        assert!((BURST..=BURST + seconds + 1).contains(&within), "{within} in {seconds} s");
+        assert!(beyond > 0, "{name}: {within} in {seconds} s");
+        assert_eq!(taken.load(Ordering::Relaxed), within, "{name}");
+        let denied = gateway.denied(Reason::RateLimited);
+        assert_eq!(usize::try_from(denied).unwrap(), beyond, "{name}");
+        let lines = gateway.end().await;
+        let flagged = |line: &&String| {
+            line.contains("] \"- - -\" 0 RL ") && line.contains("local_rate_limited")
+        };
+        assert_eq!(lines.iter().filter(flagged).count(), beyond, "{lines:#?}");
+        assert_eq!(lines.len(), 2 * COUNT, "{lines:#?}");
+    });
+}
+
+/// The annotation of a service entry counts bytes of raw TCP: they wait, and arrive whole.
+#[test]
+fn bytes_beyond_an_annotated_rate_wait() {
+    const BYTES: usize = 105;
+    const LEAST: Duration = Duration::from_secs(2);
+    local(async {
+        let upstream = Upstream::new().await;
+        let gateway = Gateway::start(upstream.addr, Limits::default());
+        spawn_local(async move {
+            loop {
+                upstream.accept().await.write_all(&[b'x'; BYTES]).await.unwrap();
+            }
+        });
+        let mut took = Vec::new();
+        for is_limited in [true, false] {
+            if is_limited {
+                gateway.annotate("db", "{bytes: {perSecond: 50, burst: 5}}");
+            } else {
+                gateway.configure("", "");
+            }
+            let mut client = TcpStream::connect(gateway.tcp).await.unwrap();
+            let began = Instant::now();
+            client.read_exact(&mut [0; BYTES]).await.unwrap();
+            took.push(began.elapsed());
+        }
+        // What is beyond the burst, at 50 a second.
+        assert!(took[0] >= LEAST && took[1] < LEAST, "{took:?}");
+        let lines = gateway.end().await;
+        assert!(lines.iter().all(|line| line.contains("] \"- - -\" 0 - ")), "{lines:#?}");
+    });
+}
+
+/// `maxConnections` is for connections that are relayed, too: what is beyond it has `UO`, which is not the flag of a
+/// rate.
+#[test]
+fn connections_beyond_the_pools_limit_are_flagged_as_its_overflow() {
+    local(async {
+        for (host, is_tls) in [("a.example", true), ("db.example", false)] {
+            let upstream = Upstream::new().await;
+            let gateway = Gateway::start(upstream.addr, Limits::default());
+            gateway.rule(host, "{connectionPool: {tcp: {maxConnections: 1}}}");
+            let first = gateway.say(is_tls).await;
+            let mut held = upstream.accept().await;
+            assert!(is_refused(gateway.say(is_tls).await, is_tls).await, "{host}");
+            assert!(upstream.is_untouched().await, "{host}");
+            assert_eq!(gateway.denied(Reason::Overflow), 1, "{host}");
+            // The one that stands is not disturbed; once it is gone there is a place again.
+            held.write_all(b"!").await.unwrap();
+            assert!(!is_refused(first, is_tls).await, "{host}");
+            drop(held);
+            until(|| gateway.worker.telemetry.stats.limits().used(Resource::Connections) == 0)
+                .await;
+            let next = gateway.say(is_tls).await;
+            upstream.accept().await.write_all(b"!").await.unwrap();
+            assert!(!is_refused(next, is_tls).await, "{host}");
+            let lines = gateway.end().await;
+            let overflows = lines.iter().filter(|line| line.contains("] \"- - -\" 0 UO "));
+            assert_eq!((lines.len(), overflows.count()), (3, 1), "{lines:#?}");
+        }
+    });
+}
+
+/// TLS that is passed through and raw TCP come from the address that an annotation names, of a route or of a Gateway,
+/// and to a server of IPv6 from one of IPv6. One that the machine lacks, or a pool without one of the server's family,
+/// is refused, and nothing is sent from another address.
+#[test]
+fn relayed_connections_leave_from_the_annotated_address_or_not_at_all() {
+    const MESH: &str = "egressAddresses:\n- {name: tenant, addresses: [127.0.0.77]}\n\
+        - {name: both, addresses: [127.0.0.77, '::1']}\n- {name: absent, addresses: [192.0.2.77]}\n\
+        - {name: six, addresses: ['::1']}\n";
+    const V6: &str = "2001:db8::7";
+    local(async {
+        let v4 = Upstream::new().await;
+        let listener = TcpListener::bind("[::1]:0").await.unwrap();
+        let v6 = Upstream { addr: listener.local_addr().unwrap(), listener };
+        let place = format!("[{V6}]");
+        let gateway =
+            Gateway::start_before(v4.addr, &[(place.as_str(), v6.addr)], Limits::default());
+        let routed = "kind: VirtualService\nmetadata: {name: ";
+        let (of_a, of_db) = (format!("{routed}a,"), format!("{routed}db,"));
+        let of_gateway = "kind: Gateway\nmetadata: {name: egress,".to_owned();
+        let mut refused = 0;
+        for (is_tls, is_v6, annotated, from) in [
+            (true, false, None, Some("127.0.0.1")),
+            (true, false, Some((&of_a, "tenant")), Some("127.0.0.77")),
+            (true, false, Some((&of_gateway, "tenant")), Some("127.0.0.77")),
+            (true, false, Some((&of_a, "absent")), None),
+            (true, false, Some((&of_a, "six")), None),
+            (false, false, None, Some("127.0.0.1")),
+            (false, false, Some((&of_db, "tenant")), Some("127.0.0.77")),
+            (false, false, Some((&of_db, "both")), Some("127.0.0.77")),
+            (false, false, Some((&of_gateway, "tenant")), Some("127.0.0.77")),
+            (false, false, Some((&of_db, "absent")), None),
+            (false, false, Some((&of_gateway, "six")), None),
+            (false, true, Some((&of_db, "both")), Some("::1")),
+            (false, true, Some((&of_db, "six")), Some("::1")),
+            (false, true, Some((&of_db, "tenant")), None),
+        ] {
+            let mut resources = resources(gateway.addr.port(), gateway.tcp.port());
+            if let Some((resource, name)) = annotated {
+                assert!(resources.contains(resource));
+                let text = format!(
+                    "{resource} annotations: {{egress-enforcer.io/egress-address: {name}}},"
+                );
+                resources = resources.replace(resource, &text);
+            }
+            if is_v6 {
+                let list = format!("endpoints: [{{address: {OUTSIDE}}}]");
+                assert!(resources.contains(&list));
+                resources = resources.replace(&list, &format!("endpoints: [{{address: '{V6}'}}]"));
+            }
+            gateway.worker.policy.store(Some(policy(resources, MESH)));
+            let upstream = if is_v6 { &v6 } else { &v4 };
+            let client = gateway.say(is_tls).await;
+            let Some(from) = from else {
+                assert!(is_refused(client, is_tls).await, "{annotated:?}");
+                assert!(upstream.is_untouched().await, "{annotated:?}");
+                refused += 1;
+                assert_eq!(gateway.denied(Reason::EgressAddressUnavailable), refused);
+                continue;
+            };
+            let mut server = upstream.accept().await;
+            let seen = server.peer_addr().unwrap().ip().to_string();
+            assert_eq!(seen, from, "{annotated:?}");
+            server.write_all(b"!").await.unwrap();
+            assert!(!is_refused(client, is_tls).await, "{annotated:?}");
+        }
+        let lines = gateway.end().await;
+        let flagged = lines.iter().filter(|line| line.contains("] \"- - -\" 0 UF "));
+        assert_eq!(u64::try_from(flagged.count()).unwrap(), refused, "{lines:#?}");
+    });
+}
+
+/// The old spelling of `sniHosts`, which a current API server refuses, draws a warning and is in force.
+#[test]
+fn the_old_spelling_of_sni_hosts_routes_by_name() {
+    local(async {
+        let upstream = Upstream::new().await;
+        let gateway = Gateway::start(upstream.addr, Limits::default());
+        let resources = resources(gateway.addr.port(), gateway.tcp.port());
+        let file = RawFile { path: "a".into(), text: resources.replace("sniHosts", "sni_hosts") };
+        let told = |text: String| {
+            let file = RawFile { path: "a".into(), text };
+            let told = compile(&[file], None).unwrap().warnings.into_iter();
+            told.filter(|told| told.message.starts_with("old spelling of a field")).count()
+        };
+        assert_eq!((told(file.text.clone()), told(resources)), (2, 0));
+        gateway.worker.policy.store(Some(policy(file.text, "")));
+        let passed = gateway.say(true).await;
+        upstream.accept().await.write_all(b"!").await.unwrap();
+        assert!(!is_refused(passed, true).await);
+        let mut other = gateway.connect().await;
+        other.write_all(&hello("b.example")).await.unwrap();
+        assert_eq!(alert(&mut other).await, u8::from(AlertDescription::UnrecognisedName));
+        assert!(upstream.is_untouched().await);
     });
 }
 
