@@ -355,6 +355,92 @@ fn python_with_requests_httpx_and_grpc() {
     }
 }
 
+/// `TARGET METHOD`: one call, and what came of it.
+const CALL: &str = r#"
+import grpc, sys
+
+with grpc.insecure_channel(sys.argv[1]) as channel:
+    call = channel.unary_unary(sys.argv[2])
+    large = (("x-large", "y"), ("x-bytes-bin", b"z"))
+    try:
+        print("answer", call(b"hello", timeout=20, wait_for_ready=True, metadata=large).decode())
+    except grpc.RpcError as error:
+        print(error.code().name, error.details())
+"#;
+
+/// The Gateway API's form of a route for gRPC: from the service entry to the gateway, and from there to the host for
+/// these methods.
+fn grpc_routes(methods: &str) -> String {
+    format!(
+        "apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {{name: www}}
+spec:
+  gatewayClassName: istio
+  listeners:
+  - {{name: grpc, hostname: www.example.com, port: {GRPC}, protocol: HTTP, allowedRoutes: {{namespaces: {{from: Same}}}}}}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: GRPCRoute
+metadata: {{name: to-the-gateway}}
+spec:
+  parentRefs: [{{kind: ServiceEntry, group: networking.istio.io, name: www, port: {GRPC}}}]
+  rules: [{{backendRefs: [{{name: www-istio, port: {GRPC}}}]}}]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: GRPCRoute
+metadata: {{name: from-the-gateway}}
+spec:
+  parentRefs: [{{name: www}}]
+  hostnames: [www.example.com]
+  rules:
+  - matches: [{methods}]
+    backendRefs: [{{kind: Hostname, group: networking.istio.io, name: www.example.com, port: {GRPC}}}]
+"
+    )
+}
+
+/// A call of gRPC is matched by its service and method; one that no rule matches is an error of gRPC, and never
+/// reaches the server.
+#[test]
+fn a_route_for_grpc_carries_the_methods_that_it_names() {
+    let world = World::new();
+    let call = |host: &str, method: &str| {
+        let target = format!("{host}:{GRPC}");
+        let done = world.run("/usr/bin/python3", &["-c", CALL, &target, method]);
+        assert!(done.ok(), "{done:?}");
+        done.stdout.trim().to_owned()
+    };
+    let (echo, count) = ("/test.Test/Echo", "/test.Test/Count");
+    // The service entry alone.
+    assert_eq!(call("www.example.com", echo), "answer hello");
+    let name = |method: &str| format!("{{method: {{service: test.Test, method: {method}}}}}");
+    let seen = |wanted: &'static str, method: &'static str| {
+        let answer = || call("www.example.com", method);
+        until_is(SOON, wanted, answer, |answer| answer.starts_with(wanted)).unwrap()
+    };
+    // The server streams its answers to this one; its refusal by the gateway comes before.
+    world.testbed.apply("routes.yaml", &grpc_routes(&name("Echo"))).unwrap();
+    let refused = seen("UNIMPLEMENTED", count);
+    assert!(refused.contains("is refused by the egress gateway"), "{refused}");
+    assert_eq!(call("www.example.com", echo), "answer hello");
+    world.testbed.apply("routes.yaml", &grpc_routes(&name("Count"))).unwrap();
+    let refused = seen("UNIMPLEMENTED", echo);
+    assert!(refused.contains("is refused by the egress gateway"), "{refused}");
+    // A whole service; a host that nobody named is refused as before.
+    world.testbed.apply("routes.yaml", &grpc_routes("{method: {service: test.Test}}")).unwrap();
+    seen("answer hello", echo);
+    let other = call("evil.example.net", echo);
+    assert!(other.starts_with("PERMISSION_DENIED"), "{other}");
+    // The log has what was called, and who refused.
+    let lines = access_log::lines(&world.gateway.stdout());
+    let has = |path: &str, flags: &str| {
+        let request = format!("POST {path} HTTP/2");
+        lines.iter().any(|line| line.request == request && line.flags == flags)
+    };
+    assert!(has(echo, "-") && has(echo, "NR") && has(count, "NR"), "{lines:#?}");
+}
+
 /// `ADDRESS PORT TLS_PORT CERTIFICATE`, and responses as they are sent in answer to `/0`, `/1` and so on, in clear
 /// and inside TLS.
 const ODD_SERVER: &str = r#"
