@@ -11,7 +11,7 @@ use crate::types::Port;
 record! {
     /// `DestinationRule.spec`.
     struct DestinationRule {
-        /// The service that this is about; `*.example.com` covers every service below. The most specific rule wins.
+        /// The service that this is about; `*.example.com` covers every service below, `*example.com` every one whose name ends so, itself included. The most specific rule wins.
         "host" host: Option<Spanned<String>> = required,
         /// Settings for all of it.
         "trafficPolicy" traffic_policy: Option<TrafficPolicy> = "none",

@@ -14,7 +14,7 @@ use super::{
     },
     Compiler, common_settings, nodes,
     precedence::{merged, most_specific},
-    rule::{Rule, RuleSubset, Subsets},
+    rule::{Rule, RuleSubset, Subsets, hosts_of},
     traffic::{self, Kinds, Tunnel},
 };
 use crate::{
@@ -37,9 +37,12 @@ impl Compiler<'_> {
         }
         let is_only_tls = meta.label.starts_with("BackendTLSPolicy ");
         // What the host is says what the rule means; how its name is spelled does not.
+        let hosts = hosts_of(&host);
         let kinds = Kinds {
-            gateway: !is_only_tls && self.groups.meet(&host),
-            registry: self.entries.meet(&host) || self.egress_hosts.meet(&host),
+            gateway: !is_only_tls && hosts.iter().any(|host| self.groups.meet(host)),
+            registry: hosts
+                .iter()
+                .any(|host| self.entries.meet(host) || self.egress_hosts.meet(host)),
         };
         let mut cx = meta.cx(self.report);
         let selector = workload_selector.as_ref().map(|selector| {
@@ -159,7 +162,7 @@ impl Compiler<'_> {
             for rule in rules {
                 let at = SourcePosition::root(rule.meta.line, "spec");
                 let own = rule.policy.as_ref().and_then(|policy| policy.settings.tunnel.as_ref());
-                if own.is_some_and(Option::is_some) && rule.host.covers(&host) {
+                if own.is_some_and(Option::is_some) && rule.covers(&host) {
                     hop = Hop::Tunnel;
                 }
                 for wish in rule.tunnels() {
@@ -210,9 +213,11 @@ impl Compiler<'_> {
         for rule in self.rules.iter() {
             let mut cx = rule.meta.cx(self.report);
             let at = SourcePosition::root(rule.meta.line, "spec").field("host");
-            let covers = self.entries.meet(&rule.host) || self.egress_hosts.meet(&rule.host);
+            let hosts = rule.hosts();
+            let covers =
+                hosts.iter().any(|host| self.entries.meet(host) || self.egress_hosts.meet(host));
             let name = rule.host.to_string();
-            let group = self.groups.meet(&rule.host);
+            let group = hosts.iter().any(|host| self.groups.meet(host));
             // Without mesh.yaml no gateway is known.
             let excused = names::is_in_cluster(&name) && !self.mesh_given;
             if !(covers || group || excused) {
@@ -222,8 +227,8 @@ impl Compiler<'_> {
                 cx.warn(&at, message).code = Some("IST0174");
             }
             let own = &rule.meta.namespace;
-            let of_service = self.entries.meet_in(own, &rule.host);
-            let of_policy = self.egress_hosts.meet_in(own, &rule.host);
+            let of_service = hosts.iter().any(|host| self.entries.meet_in(own, host));
+            let of_policy = hosts.iter().any(|host| self.egress_hosts.meet_in(own, host));
             let of_gateway = self.groups.are_in(own);
             let used =
                 group || of_service || of_policy || of_gateway || *own == self.mesh.root_namespace;

@@ -166,7 +166,9 @@ pub(super) struct DestinationRules {
 impl From<Vec<Rule>> for DestinationRules {
     fn from(all: Vec<Rule>) -> Self {
         let mut hosts = HostIndex::default();
-        all.iter().enumerate().for_each(|(index, rule)| hosts.add(&rule.host, index));
+        for (index, rule) in all.iter().enumerate() {
+            rule.hosts().iter().for_each(|host| hosts.add(host, index));
+        }
         Self { all, hosts }
     }
 }

@@ -51,10 +51,10 @@ pub(super) fn most_specific<'a>(
     counts: impl Fn(&Rule) -> bool,
 ) -> Vec<&'a Rule> {
     let mut found: Vec<&Rule> = Vec::new();
-    for rule in rules.iter().filter(|rule| rule.host.covers(host) && counts(rule)) {
+    for rule in rules.iter().filter(|rule| rule.covers(host) && counts(rule)) {
         match found.first() {
             Some(best) if best.host == rule.host => found.push(rule),
-            Some(best) if !best.host.covers(&rule.host) => {}
+            Some(best) if !best.covers(&rule.host) => {}
             _ => found = vec![rule],
         }
     }

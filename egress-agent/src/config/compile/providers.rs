@@ -112,7 +112,7 @@ impl Compiler<'_> {
         entry.port(key.port)?;
         let rules = self.rules.meeting(&key.host);
         let rules = Relevant {
-            covering: rules.iter().filter(|rule| rule.host.covers(&key.host)).copied().collect(),
+            covering: rules.iter().filter(|rule| rule.covers(&key.host)).copied().collect(),
             asking: rules
                 .iter()
                 .filter(|rule| rule.asks_tls(key.port, &key.subset))
@@ -349,7 +349,7 @@ impl Compiler<'_> {
             }
             let own = &rule.meta.namespace;
             let label = &rule.meta.label;
-            let why = if !rule.host.covers(host) {
+            let why = if !rule.covers(host) {
                 format!("it is for {} alone, and {host} is one destination", rule.host)
             } else if chosen.iter().any(|other| std::ptr::eq(*other, *rule)) {
                 let base = merged.base.map(|base| base.meta.label.clone()).unwrap_or_default();
@@ -372,13 +372,13 @@ impl Compiler<'_> {
             };
             let detail = format!(
                 "{label} asks for TLS to {} port {port} and cannot be applied: {why}",
-                if rule.host.covers(host) { host } else { &rule.host }
+                if rule.covers(host) { host } else { &rule.host }
             );
             // A namespace decides about its own services and its own workloads, the root about all;
             // nobody else's requests are refused because of its rules.
             let for_all = own == service || own == root && !rule.is_private();
             refusals.push(Refusal {
-                hosts: (!rule.host.covers(host)).then(|| rule.host.clone()),
+                hosts: (!rule.covers(host)).then(|| rule.host.clone()),
                 source: (!for_all).then(|| own.clone()),
                 reason: Reason::TlsPolicyUnavailable,
                 detail: detail.into(),

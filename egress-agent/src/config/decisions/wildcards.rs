@@ -30,6 +30,46 @@ fn a_wildcard_may_begin_within_a_label() {
     assert_eq!(ask("de.a.example").unwrap(), "outbound|80||*.a.example");
 }
 
+/// Istio compares the ends of names to find a rule: `*a.example` is for `a.example`, too, and what it asks for holds
+/// there. A longer name of a rule comes before a shorter one.
+#[test]
+fn a_rule_within_a_label_is_for_the_name_itself() {
+    const TLS: &str = "{tls: {mode: SIMPLE}}";
+    const OTHER: &str = "{loadBalancer: {simple: RANDOM}}";
+    const REFUSED: Result<bool, Reason> = Err(Reason::TlsPolicyUnavailable);
+    let entry = entry("a.example").replace("  ports:", "  resolution: DNS\n  ports:");
+    for (rules, expected) in [
+        (&[("*a.example", TLS)][..], Ok(true)),
+        (&[("*.a.example", TLS)], Ok(false)),
+        (&[("*-a.example", TLS)], Ok(false)),
+        (&[("*example", TLS)], Ok(true)),
+        (&[("*a.example", TLS), ("*.example", OTHER)], Ok(true)),
+        (&[("*a.example", OTHER), ("*.example", TLS)], REFUSED),
+        (&[("*a.example", TLS), ("a.example", OTHER)], REFUSED),
+        (&[("a.example", TLS), ("*a.example", OTHER)], Ok(true)),
+        (&[("*a.example", OTHER)], Ok(false)),
+    ] {
+        let rule = |(number, (host, policy)): (usize, &(&str, &str))| {
+            format!(
+                "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: r{number}, namespace: apps}}\n\
+                 spec: {{host: '{host}', trafficPolicy: {policy}}}\n"
+            )
+        };
+        let mut texts = vec![entry.clone()];
+        texts.extend(rules.iter().enumerate().map(rule));
+        let texts: Vec<_> = texts.iter().map(String::as_str).collect();
+        let route = Gateway::new(&texts, "direct: registry\n").get(80, "a.example", "/");
+        let is_tls = route.map(|route| route.cluster.tls.is_some());
+        assert_eq!(is_tls.map_err(|denied| denied.reason), expected, "{rules:?}");
+        // Who has no effect is told so, and nobody else.
+        let found = problems(&texts, "direct: registry\n");
+        let idle = found.iter().filter(|found| found.code == Some("IST0174")).count();
+        let expected =
+            rules.iter().filter(|(host, _)| ["*.a.example", "*-a.example"].contains(host));
+        assert_eq!(idle, expected.count(), "{rules:?}: {found:?}");
+    }
+}
+
 #[test]
 fn gateways_and_egress_policies_take_whole_labels() {
     let gateway = "apiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {name: g, namespace: apps}\nspec: \
