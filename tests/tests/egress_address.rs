@@ -2,7 +2,10 @@
 //! gateway does not have that address, the workload is refused and nobody else is.
 #![expect(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 
+use std::fs;
+
 use egress_tests::{
+    ca::{Authority, issue_pem},
     cluster::Cluster,
     plan,
     process::{Place, Process},
@@ -250,6 +253,235 @@ fn a_route_or_a_gateway_says_which_address_the_outside_sees() {
     assert!(local.starts_with(&format!("{LATE}:")), "{log}");
     let healthy = status();
     assert!(!healthy.stdout.contains("egress addresses"), "{healthy:?}");
+}
+
+/// Where it listens that answers in clear, inside TLS and in HTTP with the address it sees.
+const SPEAKER_PORT: &str = "18601";
+/// The gateway has it only in the last part of the test.
+const V6: &str = "fd00:10:10::101";
+
+/// Answers with the client's address, and prints what it was asked in and by whom: the port, certificate and key.
+const SPEAKER: &str = r#"
+import socket, ssl, sys, threading
+
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+context.load_cert_chain(sys.argv[2], sys.argv[3])
+
+def serve(stream, peer):
+    kind = "tls" if stream.recv(1, socket.MSG_PEEK) == b"\x16" else "clear"
+    if kind == "tls":
+        stream = context.wrap_socket(stream, server_side=True)
+    asked = stream.recv(65536)
+    if asked.startswith(b"GET"):
+        length = len(peer)
+        stream.sendall(f"HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n".encode())
+    stream.sendall(peer.encode())
+    print(kind, peer, flush=True)
+    stream.close()
+
+server = socket.create_server(("::", int(sys.argv[1])), family=socket.AF_INET6, dualstack_ipv6=True)
+while True:
+    stream, peer = server.accept()
+    peer = peer[0].removeprefix("::ffff:")
+    threading.Thread(target=serve, args=(stream, peer), daemon=True).start()
+"#;
+
+/// What an application speaks to a host, and where its server is.
+#[derive(Clone, Copy)]
+enum Speaks {
+    Tls,
+    /// On this port of [`plan::TCP_SERVICE`].
+    Tcp(u16),
+    /// HTTP, to a server that has an address of IPv6 alone.
+    HttpToV6,
+}
+
+/// A host that is routed through the gateway, with these annotations of the Gateway and the `VirtualService`.
+fn spoken(host: &str, speaks: Speaks, of_gateway: &str, of_route: &str) -> String {
+    let name = host.replace('.', "-");
+    let service = "istio-egressgateway.istio-system.svc.cluster.local";
+    let metadata = |address: &str| {
+        let annotation =
+            format!(", annotations: {{egress-enforcer.io/egress-address: {address:?}}}");
+        let annotation = if address.is_empty() { "" } else { &*annotation };
+        format!("apiVersion: networking.istio.io/v1\nmetadata: {{name: {name}{annotation}}}")
+    };
+    let (plain, of_gateway, of_route) = (metadata(""), metadata(of_gateway), metadata(of_route));
+    let (port, protocol, at) = match speaks {
+        Speaks::Tls => (443, "TLS", plan::WEB),
+        Speaks::Tcp(port) => (port, "TCP", plan::WEB),
+        Speaks::HttpToV6 => (80, "HTTP", plan::WEB_V6),
+    };
+    let (list, addresses, tls, mesh, egress) = match speaks {
+        Speaks::Tls => {
+            let names = format!(", sniHosts: [{host}]");
+            ("tls", String::new(), ", tls: {mode: PASSTHROUGH}", names.clone(), names)
+        }
+        Speaks::Tcp(_) => (
+            "tcp",
+            format!("  addresses: [{}]\n", plan::TCP_SERVICE),
+            "",
+            format!(", destinationSubnets: [{}/32]", plan::TCP_SERVICE),
+            String::new(),
+        ),
+        Speaks::HttpToV6 => ("http", String::new(), "", String::new(), String::new()),
+    };
+    format!(
+        "kind: ServiceEntry
+{plain}
+spec:
+  hosts: [{host}]
+{addresses}  ports: [{{number: {port}, name: own, protocol: {protocol}}}]
+  resolution: STATIC
+  endpoints: [{{address: \"{at}\", ports: {{own: {SPEAKER_PORT}}}}}]
+---
+kind: Gateway
+{of_gateway}
+spec:
+  selector: {{istio: egressgateway}}
+  servers: [{{port: {{number: {port}, name: own, protocol: {protocol}}}, hosts: [{host}]{tls}}}]
+---
+kind: VirtualService
+{of_route}
+spec:
+  hosts: [{host}]
+  gateways: [mesh, {name}]
+  {list}:
+  - match: [{{gateways: [mesh], port: {port}{mesh}}}]
+    route: [{{destination: {{host: {service}, port: {{number: {port}}}}}}}]
+  - match: [{{gateways: [{name}], port: {port}{egress}}}]
+    route: [{{destination: {{host: {host}, port: {{number: {port}}}}}}}]
+---
+"
+    )
+}
+
+/// What a pod hears of a host: the address that its server sees, or nothing of it.
+fn heard(testbed: &Testbed, host: &str, speaks: Speaks) -> String {
+    const RAW: &str = "import socket, sys
+stream = socket.create_connection((sys.argv[1], int(sys.argv[2])), 10)
+stream.sendall(b'hello')
+print(stream.recv(64).decode(), end='')";
+    let curl = |port: u16, url: &str| {
+        let at = format!("{host}:{port}:{}", plan::WEB);
+        testbed.curl(&["-k", "--resolve", &at, "-w", " %{http_code}", url]).unwrap().stdout
+    };
+    match speaks {
+        Speaks::Tls => curl(443, &format!("https://{host}/")),
+        Speaks::HttpToV6 => curl(80, &format!("http://{host}/")),
+        Speaks::Tcp(port) => {
+            let args = ["-c", RAW, plan::TCP_SERVICE, &port.to_string()];
+            testbed.pod().run("/usr/bin/python3", &args).unwrap().stdout
+        }
+    }
+}
+
+/// TLS that is passed through and raw TCP come from the address that an annotation names, of a route or of a Gateway,
+/// and so does a request to a server of IPv6. Where the gateway lacks the address, or none of it is of the server's
+/// family, nothing is sent.
+#[test]
+fn tls_raw_tcp_and_ipv6_leave_from_the_annotated_address_or_not_at_all() {
+    let testbed = Testbed::test(1).unwrap();
+    let host = testbed.gateway(0);
+    let add = |address: &str| {
+        let length = if address.contains(':') { 64 } else { 24 };
+        let address = format!("{address}/{length}");
+        let flags = if length == 64 { &["nodad"][..] } else { &[] };
+        let args = [&["address", "add", &address, "dev", plan::UPLINK], flags].concat();
+        let done = host.run("ip", &args).unwrap();
+        assert!(done.ok(), "{done:?}");
+    };
+    add(ADDRESS);
+    testbed
+        .apply_mesh(&format!(
+            "{}accessLogEncoding: JSON\negressAddresses:\n\
+             - {{name: tenant, addresses: [{ADDRESS}]}}\n- {{name: late, addresses: [{LATE}]}}\n\
+             - {{name: both, addresses: [{ADDRESS}, '{V6}']}}\n",
+            mesh_yaml(1)
+        ))
+        .unwrap();
+    let authority = Authority::new("An authority").unwrap();
+    let (certificate, key) = issue_pem(&authority, "tls.example.com").unwrap();
+    let file = |name: &str, text: String| {
+        let path = testbed.dir().join(name);
+        fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let (certificate, key) = (file("own.crt", certificate), file("own.key", key));
+    let speaker =
+        testbed.serve_python("speaker", SPEAKER, &[SPEAKER_PORT, &certificate, &key]).unwrap();
+    // The host, what is spoken, the annotations, and what its server sees.
+    let served = [
+        ("usual.example.com", Speaks::Tls, "", "", format!("{} 200", plan::GATEWAYS[0])),
+        ("route.example.com", Speaks::Tls, "", "tenant", format!("{ADDRESS} 200")),
+        ("gateway.example.com", Speaks::Tls, "tenant", "", format!("{ADDRESS} 200")),
+        ("raw.example.com", Speaks::Tcp(5432), "", "both", ADDRESS.to_owned()),
+    ];
+    let refused = [
+        ("late.example.com", Speaks::Tls, "", "late", format!("{LATE} 200")),
+        ("late-raw.example.com", Speaks::Tcp(8443), "late", "", LATE.to_owned()),
+        ("six.example.com", Speaks::HttpToV6, "", "both", format!("{V6} 200")),
+    ];
+    // Its addresses are of the other family.
+    let never = ("four.example.com", Speaks::HttpToV6, "", "tenant");
+    let all = served
+        .iter()
+        .chain(&refused)
+        .map(|(host, speaks, of_gateway, of_route, _)| spoken(host, *speaks, of_gateway, of_route));
+    let all: String = all.chain([spoken(never.0, never.1, never.2, never.3)]).collect();
+    testbed.apply("routes.yaml", &all).unwrap();
+    let gateway = testbed.start_gateway(0).unwrap();
+    let _node = testbed.start_node().unwrap();
+    for (host, speaks, _, _, expected) in &served {
+        until_is(SOON, host, || heard(&testbed, host, *speaks), |seen| seen == expected).unwrap();
+    }
+    // Without the address nothing reaches the server, from whatever address.
+    let before = speaker.stdout();
+    for (host, speaks) in
+        refused.iter().map(|(host, speaks, ..)| (*host, *speaks)).chain([(never.0, never.1)])
+    {
+        let seen = heard(&testbed, host, speaks);
+        let nothing = match speaks {
+            Speaks::Tls => seen == " 000",
+            Speaks::Tcp(_) => seen.is_empty(),
+            Speaks::HttpToV6 => seen.ends_with(" 503"),
+        };
+        assert!(nothing, "{host}: {seen}");
+    }
+    assert_eq!(speaker.stdout(), before);
+    let reasons = || testbed.stat(0, "egress.denied.egress_address_unavailable").unwrap();
+    until_is(SOON, "four refusals", reasons, |count| *count == 4).unwrap();
+    let refusals = || -> Vec<Value> {
+        let text = gateway.stdout();
+        let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        lines.filter(|line| line["reason"] == "egress_address_unavailable").collect()
+    };
+    let lines = until_is(SOON, "four lines", refusals, |lines| lines.len() == 4).unwrap();
+    for line in &lines {
+        assert_eq!(line["response_flags"], "UF", "{line}");
+        assert_eq!(line["upstream_local_address"], Value::Null, "{line}");
+    }
+    let of_v6 = lines.iter().filter(|line| line["response_code"] == 503);
+    assert_eq!(of_v6.count(), 2, "{lines:#?}");
+    // Once the gateway has them, they are what the server sees.
+    add(LATE);
+    add(V6);
+    for (host, speaks, _, _, expected) in &refused {
+        until_is(SOON, host, || heard(&testbed, host, *speaks), |seen| seen == expected).unwrap();
+    }
+    let seen = heard(&testbed, never.0, never.1);
+    assert!(seen.ends_with(" 503"), "{seen}");
+    let said = speaker.stdout();
+    for line in [
+        format!("tls {}", plan::GATEWAYS[0]),
+        format!("tls {ADDRESS}"),
+        format!("clear {ADDRESS}"),
+        format!("tls {LATE}"),
+        format!("clear {LATE}"),
+        format!("clear {V6}"),
+    ] {
+        assert!(said.lines().any(|own| own == line), "{line} in\n{said}");
+    }
 }
 
 /// Holds as many connections to each `ADDRESS PORT` as are served, and writes how many.
