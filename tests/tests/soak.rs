@@ -472,7 +472,8 @@ fn loads(testbed: &Testbed) -> Vec<Load> {
     fs::write(&body, vec![b'x'; 1000]).unwrap();
     let body = body.to_string_lossy();
     let start = |pod: &Place, name: &str, program: &str, args: &[&str]| {
-        pod.start(&dir, &name.replace('/', "-"), program, args).unwrap()
+        let log = name.replace('/', "-");
+        pod.start(&dir, &log, program, args).unwrap()
     };
     let h2load = |name, host: &str, port, args: &[&str]| {
         let url = plain(host, port) + if args.contains(&"-d") { "read" } else { "" };

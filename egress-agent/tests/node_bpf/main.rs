@@ -27,7 +27,7 @@ fn enforcement_begins_with_the_agent_and_ends_with_detach() {
     until("the connection", || reached.load(Ordering::Relaxed) == 1);
 
     let agent = site.start(&["--metrics-addr", "off", "--events", "json"]);
-    assert_eq!(site.links().len(), 15, "{:?}", site.links());
+    assert_eq!(site.links().len(), 16, "{:?}", site.links());
     assert!(site.connect(OUTSIDE, 443).contains("Permission denied"));
     assert_eq!(site.connect(INSIDE, 443), "ok");
     // It is told.
