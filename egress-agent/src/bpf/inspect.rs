@@ -15,6 +15,7 @@ use egress_ebpf::abi::{ABI_VERSION, Globals, Policy, PolicyId, UNKNOWN_POLICY, m
 use super::{
     Counters, Error, Lost, Verdicts,
     attach::{PinnedPlace, clsact_program},
+    host,
     map_fill::{self, MapFill},
     pinned::{below, open},
     pod::Raw,
@@ -27,7 +28,10 @@ const ON_CGROUP: [&str; 5] = ["cgroup_egress", "connect4", "connect6", "sendmsg4
 /// What records, for the tunnel, where its connections were to go.
 const RECORDS: &str = "sock_ops";
 /// The same of an interface: programs that begin so, and the one that must be among them.
-const ON_INTERFACE: [(&str, &str); 2] = [("pod_", "pod_ingress"), ("uplink_", "uplink_egress")];
+const ON_INTERFACE: [(&str, &str); 2] = [("pod_", "pod_ingress"), ("uplink_", ON_UPLINK)];
+const ON_UPLINK: &str = "uplink_egress";
+/// What judges who asks the node's own sockets, where there is an uplink.
+const ON_NODE: &str = "node_lookup";
 
 /// Everything that the pins tell.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -97,7 +101,7 @@ pub fn inspect(dir: &Path) -> Result<Inspection, Error> {
         found.read_maps(&maps);
     }
     if !found.programs.is_empty() {
-        found.problems.extend(missing(&found.programs));
+        found.problems.extend(missing(&found.programs, host::has_lookup_interface()));
     }
     Ok(found)
 }
@@ -200,8 +204,10 @@ fn typed<T: TryFrom<Map, Error = MapError>>(maps: &Path, name: &'static str) -> 
     T::try_from(open(maps, name)?).map_err(|error| Error::Map { map: name, error })
 }
 
-/// What isn't attached where other programs of ours are.
-fn missing(programs: &[AttachedProgram]) -> Vec<String> {
+/// What isn't attached where other programs of ours are. `node_sockets` tells whether the kernel can have one that
+/// judges who asks the node's own sockets.
+fn missing(programs: &[AttachedProgram], node_sockets: bool) -> Vec<String> {
+    const REFUSES: &str = "what it would refuse there may pass";
     let mut targets: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for program in programs {
         if let Some(target) = &program.target {
@@ -210,21 +216,24 @@ fn missing(programs: &[AttachedProgram]) -> Vec<String> {
     }
     let mut missing = Vec::new();
     for (target, names) in targets {
-        let refuses = "what it would refuse there may pass";
         let mut tell = |program: &str, lost: &str| {
             if !names.contains(&program) {
                 missing.push(format!("{program} isn't attached to {target}: {lost}"));
             }
         };
         if target.starts_with("cgroup ") {
-            ON_CGROUP.iter().for_each(|program| tell(program, refuses));
+            ON_CGROUP.iter().for_each(|program| tell(program, REFUSES));
             tell(RECORDS, "connections through the tunnel are reset");
         }
         for (prefix, program) in ON_INTERFACE {
             if names.iter().any(|name| name.starts_with(prefix)) {
-                tell(program, refuses);
+                tell(program, REFUSES);
             }
         }
+    }
+    let has = |name: &str| programs.iter().any(|it| it.name == name && it.target.is_some());
+    if node_sockets && has(ON_UPLINK) && !has(ON_NODE) {
+        missing.push(format!("{ON_NODE} isn't attached to the host: {REFUSES}"));
     }
     missing
 }
@@ -252,12 +261,16 @@ mod tests {
         programs.push(attached(RECORDS, "cgroup /pods/web"));
         programs.push(attached("pod_ingress", "interface veth-web"));
         programs.push(attached("uplink_egress", "interface eth0"));
-        assert_eq!(missing(&programs), Vec::<String>::new());
+        assert_eq!(missing(&programs, false), Vec::<String>::new(), "an old kernel");
+        let told = missing(&programs, true);
+        assert!(told[0].starts_with("node_lookup isn't attached to the host"), "{told:?}");
+        programs.push(attached("node_lookup", "the host"));
+        assert_eq!(missing(&programs, true), Vec::<String>::new());
         let without = |name: &str| {
             let mut programs = programs.clone();
             programs.retain(|program| program.name != name);
             programs.push(attached("pod_egress", "interface veth-web"));
-            missing(&programs)
+            missing(&programs, true)
         };
         let told = without("connect6");
         assert_eq!(told.len(), 1, "{told:?}");

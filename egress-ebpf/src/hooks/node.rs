@@ -13,7 +13,8 @@ use crate::{
 ///
 /// A process of the node answers whoever asks, and nothing tells its answer from what it sends by itself. So nobody
 /// asks in the name of an external address by an interface that the agent doesn't know: that of a pod which appeared
-/// while no agent ran. What a known pod sends, its own interface's program has judged.
+/// while no agent ran. What a known pod sends, its own interface's program has judged. The kernel also looks for a
+/// socket to tell it of an ICMP error, so one packet may be judged more than once.
 #[inline(always)]
 #[must_use]
 pub fn node(flow: Flow, came_in_on: u32, view: &impl View) -> Option<Judgement> {

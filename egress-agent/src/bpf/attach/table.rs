@@ -36,7 +36,7 @@ const fn entry(program: &'static str, on: TargetKind, direction: Direction) -> P
     ProgramEntry { program, on, direction }
 }
 
-/// In the order in which they are attached. What takes note of packets from external hosts comes
+/// In the order in which those of one place are attached. What takes note of packets from external hosts comes
 /// before what refuses answers to those that it doesn't know. Then the enforcement points, which
 /// hold whatever the cgroups' programs miss; of those the second line first, which needs no
 /// socket's consent.
