@@ -125,6 +125,10 @@ fn url(port: u16) -> String {
     format!("http://www.example.com:{port}/")
 }
 
+/// What curl 7.88 ends with when the answer in HTTP/2 comes before it has sent the body: nginx itself, without a gateway,
+/// gets it from a third of such requests.
+const ANSWERED_EARLY: i32 = 92;
+
 #[test]
 fn curl_in_every_version_of_http() {
     let world = World::new();
@@ -147,7 +151,8 @@ fn curl_in_every_version_of_http() {
         (&["-X", "POST"], HTTP1, "POST HTTP/1.1\n"),
     ] {
         let url = url(port);
-        let done = world.curl(&[args, &[&url]].concat());
+        let ask = || world.curl(&[args, &[&url]].concat());
+        let done = until_is(SOON, "curl", ask, |done| done.code != ANSWERED_EARLY).unwrap();
         assert_eq!((done.code, done.stdout.as_str()), (0, expected), "{args:?} {port}: {done:?}");
     }
     for args in [&["--http1.1"][..], &["--http2"], &["--http2-prior-knowledge"]] {
