@@ -280,18 +280,24 @@ fn raw_tcp_of_two_names_on_a_port_reaches_the_one_that_the_pod_is_allowed() {
     by_now(neighbour, ROTATING[0], false);
     by_now(pod, plan::TCP_SERVICE, false);
     let capture = testbed.capture().unwrap();
-    let others = reached(OTHER);
+    // Lines follow their connections: each host has answered once until here.
+    let (moving, other) = (|| reached(plan::MOVING), || reached(OTHER));
+    until_is(
+        SOON,
+        "the first connection of each in the log",
+        || (moving(), other()),
+        |seen| *seen == (1, 1),
+    )
+    .unwrap();
     for address in ROTATING.into_iter().cycle().skip(1).take(12) {
         testbed.point(plan::MOVING, address).unwrap();
         assert!(asks(pod, address), "{address}: {}", gateway.stdout());
     }
-    let moving = || reached(plan::MOVING);
-    until_is(SOON, "the connections in the log", moving, |seen| *seen > 12).unwrap();
-    assert_eq!(reached(OTHER), others, "{}", gateway.stdout());
-    let before = moving();
+    until_is(SOON, "the connections in the log", moving, |seen| *seen == 13).unwrap();
+    assert_eq!(other(), 1, "{}", gateway.stdout());
     assert!(asks(neighbour, plan::ATTACKER), "{}", gateway.stdout());
-    until_is(SOON, "the connection in the log", || reached(OTHER), |seen| *seen > others).unwrap();
-    assert_eq!(moving(), before, "{}", gateway.stdout());
+    until_is(SOON, "the connection in the log", other, |seen| *seen == 2).unwrap();
+    assert_eq!(moving(), 13, "{}", gateway.stdout());
     // A pod that is allowed both reaches each by the addresses that the node knows, and neither by another.
     policy("both", "web", OTHER);
     by_now(pod, plan::TCP_SERVICE, true);
