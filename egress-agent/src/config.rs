@@ -119,6 +119,7 @@ mod decisions {
     mod delegates;
     mod direct;
     mod egress {
+        mod several_ways;
         mod tests;
         mod union;
     }

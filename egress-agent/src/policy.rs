@@ -86,8 +86,8 @@ pub use rate::{Rate, RateLimit};
 pub use resource_path::{ResourcePath, ResourceStarts};
 pub use rules::{
     Abort, Delay, FAULT, HttpMatch, HttpOutcome, HttpRule, Mirror, PathRewrite, Redirect,
-    RedirectPort, RouteSet, Rules, Service, StageRules, Target, TcpMatch, TcpRule, TlsMatch,
-    TlsRule, WeightedDestination,
+    RedirectPort, RouteSet, Rules, Service, SharedPort, StageRules, Target, TcpMatch, TcpRule,
+    TlsMatch, TlsRule, WeightedDestination,
 };
 pub use scope::{Exported, Scoped, preferred};
 pub use server::{EncryptedHello, Owner, Server, ServerProtocol};

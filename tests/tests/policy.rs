@@ -304,3 +304,88 @@ fn raw_tcp_of_two_names_on_a_port_reaches_the_one_that_the_pod_is_allowed() {
     by_now(pod, plan::ATTACKER, false);
     assert_eq!(capture.take(), Vec::<String>::new(), "all went through the gateway");
 }
+
+/// One host by two ways: by Istio's resources for one workload, by a policy for another. The node sees no workloads, so
+/// the gateway tells them apart.
+#[test]
+fn raw_tcp_to_one_host_goes_the_way_of_each_workload() {
+    const HOST: &str = "tcp.example.com";
+    let [other, port] = [plan::TCP_PORTS[0], plan::TCP_PORTS[1]];
+    let testbed = Testbed::test(1).unwrap();
+    let cluster = Cluster::grow(&testbed).unwrap();
+    testbed.apply_mesh(&mesh("accessLogEncoding: JSON\n")).unwrap();
+    let gateway = testbed.start_gateway(0).unwrap();
+    let _node = testbed.start_node_with(&cluster.node_args(&testbed)).unwrap();
+    let capture = testbed.capture().unwrap();
+    let (pod, neighbour) = (testbed.pod(), &cluster.neighbour);
+    let asks = |from: &Place| {
+        egress_tests::cluster::ask(from, "tcp", plan::TCP_SERVICE, port, &[]).unwrap().ok()
+    };
+    let by_now = |from: &Place, answered: bool| {
+        let what = format!("an answer: {answered}");
+        until_is(SOON, &what, || asks(from), |seen| *seen == answered)
+            .unwrap_or_else(|error| panic!("{error:#}\n{}", gateway.stdout()));
+    };
+    let istio = |kind: &str, spec: &str| {
+        format!(
+            "apiVersion: networking.istio.io/v1\nkind: {kind}\nmetadata: {{name: tcp, namespace: shop}}\n\
+             spec: {spec}\n---\n"
+        )
+    };
+    let service = "istio-egressgateway.istio-system.svc.cluster.local";
+    let resources = [
+        istio(
+            "ServiceEntry",
+            &format!(
+                "{{hosts: [{HOST}], resolution: DNS, ports: [{{number: {port}, name: tcp-a, protocol: TCP}}, \
+                 {{number: {other}, name: tcp-b, protocol: TCP}}]}}"
+            ),
+        ),
+        istio(
+            "Gateway",
+            &format!(
+                "{{selector: {{istio: egressgateway}}, servers: [{{port: {{number: 15432, name: tcp, protocol: TCP}}, \
+                 hosts: [{HOST}]}}]}}"
+            ),
+        ),
+        istio(
+            "VirtualService",
+            &format!(
+                "{{hosts: [{HOST}], gateways: [mesh, tcp], tcp: [{{match: [{{gateways: [mesh], port: {port}, \
+                 sourceLabels: {{app: web}}}}], route: [{{destination: {{host: {service}, port: {{number: 15432}}}}}}]}}, \
+                 {{match: [{{gateways: [tcp], port: 15432}}], route: [{{destination: {{host: {HOST}, \
+                 port: {{number: {other}}}}}}}]}}]}}"
+            ),
+        ),
+    ];
+    testbed.apply("tcp.yaml", &resources.concat()).unwrap();
+    by_now(pod, true);
+    by_now(neighbour, false);
+    let policy = format!(
+        "apiVersion: egress-enforcer.io/v1alpha1\nkind: EgressPolicy\nmetadata: {{name: job, namespace: shop}}\n\
+         spec:\n  podSelector: {{matchLabels: {{app: job}}}}\n  \
+         rules:\n  - hosts: [{HOST}]\n    ports: [{{port: {port}, protocol: TCP}}]\n"
+    );
+    testbed.apply(POLICY, &policy).unwrap();
+    by_now(neighbour, true);
+    by_now(pod, true);
+    // Each by its own way: the route leads to another port than the policy.
+    for (app, to) in [("web", other), ("job", port)] {
+        let to = format!("{}:{to}", plan::TCP_SERVICE);
+        logged(&gateway, app, |line| line["workload"] == app && line["upstream_host"] == *to);
+        let strays = |line: &Value| {
+            line["workload"] == app
+                && !line["upstream_host"].is_null()
+                && line["upstream_host"] != *to
+        };
+        let text = gateway.stdout();
+        let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        assert_eq!(lines.filter(strays).count(), 0, "{text}");
+    }
+    testbed.delete(POLICY).unwrap();
+    by_now(neighbour, false);
+    by_now(pod, true);
+    testbed.delete("tcp.yaml").unwrap();
+    by_now(pod, false);
+    assert_eq!(capture.take(), Vec::<String>::new(), "all went through the gateway");
+}

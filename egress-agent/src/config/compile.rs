@@ -36,6 +36,7 @@ mod routes;
 mod rule;
 mod server_tls;
 mod services;
+mod several_ways;
 mod traffic;
 mod two_modes;
 mod unreachable;
@@ -175,7 +176,8 @@ impl Compiler<'_> {
         self.check_reach(&resources.gateways, &resources.routes);
         let registry = Registry::of(&services);
         let ports = self.ports(&registry, &routes, &resources.routes);
-        self.one_gateway_a_port(&mut drafts, &ports);
+        let raw = egress::raw_groups(&registry, &routes);
+        self.one_gateway_a_port(&mut drafts, &ports, raw);
         let egress = self.egress(drafts, &resources.namespaces);
         let mut all = ports.clone();
         self.egress_ports(&egress, &mut all);

@@ -8,8 +8,9 @@ use ipnet::IpNet;
 use regex::Regex;
 
 use super::{
-    AuthorizationPolicy, Cluster, Destination, EgressPolicy, Exported, Hop, HostPattern,
-    HttpAction, Owner, Protocol, ResourcePath, RetryPolicy, Scoped, Server, SourceMatch, TextMatch,
+    AuthorizationPolicy, Cluster, Destination, DirectTarget, EgressPolicy, Exported, Hop,
+    HostPattern, HttpAction, Owner, Protocol, ResourcePath, RetryPolicy, Scoped, Server,
+    SourceMatch, TextMatch,
 };
 use crate::types::{GatewayPort, Host, Namespace, OriginalPort, Port};
 
@@ -28,9 +29,18 @@ pub struct Rules {
     pub egress: Vec<Arc<EgressPolicy>>,
     /// Authorization policies, and what else restricts gateways.
     pub authorization: Vec<Arc<AuthorizationPolicy>>,
-    /// Ports that several raw TCP services without addresses share, by the port at the gateway where connections to
-    /// addresses of none of them arrive.
-    pub shared_tcp: BTreeMap<GatewayPort, OriginalPort>,
+    /// What raw TCP was meant for that arrives at ports of the gateway which are no service's own.
+    pub shared_tcp: BTreeMap<GatewayPort, SharedPort>,
+}
+
+/// What raw TCP services share that only the workload tells apart.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SharedPort {
+    /// The port that was dialled.
+    pub port: OriginalPort,
+    /// What was dialled there: a name or network that several resources are about, or any address that is of none of
+    /// the services on that port, of which several are known by name alone.
+    pub target: DirectTarget,
 }
 
 /// One port of one host of a `ServiceEntry`.
@@ -308,6 +318,15 @@ pub struct TcpRule {
     pub targets: Vec<WeightedDestination>,
     /// Where it is written.
     pub place: ResourcePath,
+}
+
+impl TcpRule {
+    /// Whether it is for a port of the stage.
+    #[must_use]
+    pub fn is_on(&self, port: Port) -> bool {
+        self.matches.is_empty()
+            || self.matches.iter().any(|wanted| wanted.port.is_none_or(|wanted| wanted == port))
+    }
 }
 
 /// Conditions of a rule for raw TCP; all must hold.

@@ -18,6 +18,12 @@ pub struct SourceMatch {
 }
 
 impl SourceMatch {
+    /// Whether every source is meant.
+    #[must_use]
+    pub fn is_any(&self) -> bool {
+        *self == Self::default()
+    }
+
     /// Whether this source is meant. Of an unknown one only its address is known, so no other condition
     /// holds.
     #[must_use]

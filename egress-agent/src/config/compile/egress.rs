@@ -18,6 +18,7 @@ use draft::{Draft, DraftRule, draft};
 pub(in crate::config) use draft::{
     MAX_HOSTS, MAX_METHODS, MAX_PATH, MAX_PATHS, MAX_PORTS, MAX_RULES,
 };
+pub(super) use node::raw_groups;
 
 use super::{
     super::{
@@ -236,7 +237,7 @@ impl Compiler<'_> {
             raw.into_iter().map(|rule| (rule.host.clone(), rule.port)).collect();
         let mut ports = BTreeMap::new();
         for service in wanted {
-            if let Some(free) = free_port(&service.0, service.1, &taken) {
+            if let Some(free) = free_port(&service.0.to_string(), service.1, &taken) {
                 taken.insert(free);
                 ports.insert(service, GatewayPort(free));
             }
@@ -245,8 +246,9 @@ impl Compiler<'_> {
     }
 }
 
-/// The port at the gateway for raw TCP to this host and port, unless it is taken: then the next one that is not.
-pub(super) fn free_port(host: &HostPattern, port: Port, taken: &BTreeSet<Port>) -> Option<Port> {
+/// The port at the gateway for raw TCP to this host or network and port, unless it is taken: then the next one that is
+/// not.
+pub(super) fn free_port(host: &str, port: Port, taken: &BTreeSet<Port>) -> Option<Port> {
     let span = u32::from(RAW.end - RAW.start);
     let first = hash(&format!("{host}:{port}")) % span;
     let mut candidates = (0..span).filter_map(|step| {

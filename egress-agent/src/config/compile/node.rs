@@ -16,12 +16,14 @@ use super::{
     entry::CompiledEntry,
     reachability,
     registry::Registry,
+    several_ways::{self, RawRoute, Way},
+    whole_ports::whole_ports,
 };
 use crate::{
     policy::{
-        Direct, DirectTarget, EgressPolicy, Hop, HostIndex, HttpOutcome, NodeAction, NodePolicy,
-        NodeRoute, OutboundMode, Protocol, RouteSet, ServerProtocol, Service, Target,
-        WeightedDestination,
+        Direct, DirectTarget, EgressPolicy, Exported, Hop, HostIndex, HttpOutcome, NodeAction,
+        NodePolicy, NodeRoute, OutboundMode, Protocol, RouteSet, ServerProtocol, Service,
+        SharedPort, Target, WeightedDestination,
     },
     types::{GatewayPort, OriginalPort, Port},
 };
@@ -29,11 +31,20 @@ use crate::{
 /// What of a port is decided so far: the gateway group, how it is reached, and who sent it there.
 pub(super) type Ports = BTreeMap<OriginalPort, (usize, Hop, Arc<str>)>;
 
-/// The port that was dialled, by the port at the gateway where its connections to addresses of no service arrive.
-pub(super) type SharedPorts = BTreeMap<GatewayPort, OriginalPort>;
+/// What was dialled, by ports at the gateway that are no service's own.
+pub(super) type SharedPorts = BTreeMap<GatewayPort, SharedPort>;
 
 /// A route, and the resource that it is of: `VirtualService default/name`.
 pub(super) type NamedRoute = (NodeRoute, Arc<str>);
+
+/// What raw TCP has at gateways so far, and the resource that it is of.
+#[derive(Default)]
+struct Taken {
+    /// Ports of gateways' services.
+    ports: BTreeMap<(usize, GatewayPort), Arc<str>>,
+    /// Gateway groups of what is dialled.
+    services: HashMap<(OriginalPort, DirectTarget), (usize, Arc<str>)>,
+}
 
 impl Compiler<'_> {
     /// Ports on which names decide, by Istio's resources.
@@ -91,15 +102,16 @@ impl Compiler<'_> {
             (route, Arc::clone(by))
         });
         node.splice(0..0, by_name);
-        let mut taken = BTreeMap::new();
+        let (mut taken, mut raw) = (Taken::default(), Vec::new());
         for (set, resource) in routes.iter().zip(resources) {
-            self.raw_tcp(set, &resource.meta, registry, &ports, &mut taken, &mut node);
+            self.raw_tcp(set, &resource.meta, registry, &ports, &mut taken, &mut raw);
         }
-        self.egress_raw(egress, &mut node);
-        let shared = match self.mesh.outbound {
-            OutboundMode::RegistryOnly => self.whole_ports(&mut node),
-            OutboundMode::AllowAny => SharedPorts::new(),
-        };
+        self.egress_raw(egress, &mut raw);
+        let (mut taken, mut shared) = (self.taken_ports(&node, &raw), SharedPorts::new());
+        node.extend(several_ways::routes(&raw, &mut taken, &mut shared));
+        if self.mesh.outbound == OutboundMode::RegistryOnly {
+            whole_ports(&mut node, &mut taken, &mut shared);
+        }
         let mut seen: HashSet<NodeRoute> = HashSet::with_capacity(node.len());
         node.retain(|(route, _)| seen.insert(route.clone()));
         let (routes, origins) = node.into_iter().unzip();
@@ -203,8 +215,8 @@ impl Compiler<'_> {
         meta: &Meta,
         registry: &Registry<'_>,
         ports: &Ports,
-        taken: &mut BTreeMap<(usize, GatewayPort), Arc<str>>,
-        node: &mut Vec<NamedRoute>,
+        taken: &mut Taken,
+        raw: &mut Vec<RawRoute>,
     ) {
         for rule in &set.mesh.tcp {
             let at = SourcePosition::root(meta.line, "spec").field("tcp");
@@ -222,8 +234,10 @@ impl Compiler<'_> {
                 meta.cx(self.report).error(&at, message);
                 continue;
             }
-            let first =
-                taken.entry((*group, *gateway_port)).or_insert_with(|| Arc::clone(&set.label));
+            let first = taken
+                .ports
+                .entry((*group, *gateway_port))
+                .or_insert_with(|| Arc::clone(&set.label));
             if plain && *first != set.label {
                 let message = format!(
                     "the gateway's port {gateway_port} belongs to {first} already; raw TCP is told apart by the gateway's port alone, so choose another"
@@ -231,8 +245,7 @@ impl Compiler<'_> {
                 meta.cx(self.report).error(&at, message);
                 continue;
             }
-            let action =
-                NodeAction::Redirect { group: *group, port: Some(*gateway_port), hop: *hop };
+            let way = Way { group: *group, at: *gateway_port, hop: *hop };
             let mut found = false;
             for service in registry.meeting(set) {
                 let wanted: Vec<_> = rule
@@ -264,10 +277,32 @@ impl Compiler<'_> {
                 if targets.is_empty() {
                     targets.extend(service.host.exact().cloned().map(DirectTarget::Name));
                 }
-                let port = Some(service.port);
+                let is_for_all =
+                    [&set.exported, &service.exported].iter().all(|to| **to == Exported::All)
+                        && (wanted.is_empty() || wanted.iter().any(|m| m.source.is_any()));
                 let by: Arc<str> = meta.label.as_str().into();
-                let made = |target| (NodeRoute { port, target, action }, Arc::clone(&by));
-                node.extend(targets.into_iter().map(made));
+                for target in targets {
+                    let led = || (way.group, Arc::clone(&by));
+                    let first = taken.services.entry((service.port, target.clone()));
+                    let (other, other_by) = first.or_insert_with(led);
+                    if *other != way.group {
+                        let name = |group: usize| {
+                            self.mesh.gateways.get(group).map(|g| g.service.to_string())
+                        };
+                        let message = format!(
+                            "{} port {} is routed to {} here, and to {} by {other_by}; the node sees no workloads, \
+                             so all of it goes to one gateway, and this rule has no effect",
+                            service.host,
+                            service.port,
+                            name(way.group).unwrap_or_default(),
+                            name(*other).unwrap_or_default(),
+                        );
+                        meta.cx(self.report).note(Severity::Refusal, &at, message);
+                        continue;
+                    }
+                    let by = Arc::clone(&by);
+                    raw.push(RawRoute { port: service.port, target, way, is_for_all, by });
+                }
             }
             if !found {
                 let message =

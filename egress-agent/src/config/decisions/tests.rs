@@ -7,7 +7,10 @@ use proptest::prelude::*;
 
 use crate::config::testing::{Gateway, compile_with, compiled, file, original, port};
 use crate::{
-    policy::{DirectTarget, HeaderText, Hop, HttpRoute, NodeAction, NodeRoute, PortMode, Upgrades},
+    policy::{
+        DirectTarget, HeaderText, Hop, HttpRoute, NodeAction, NodeRoute, PortMode, SharedPort,
+        Upgrades,
+    },
     types::{GatewayPort, Host, OriginalPort, SpiffeId},
 };
 
@@ -663,7 +666,8 @@ fn an_address_that_is_of_no_service_leads_to_the_only_name_of_the_port_that_the_
         let gateway = Gateway::new(&texts, "");
         let shared = &gateway.0.snapshot().rules.shared_tcp;
         let (at, dialled) = shared.first_key_value().unwrap();
-        assert_eq!((shared.len(), *dialled), (1, original(5432)));
+        let any = SharedPort { port: original(5432), target: DirectTarget::Any };
+        assert_eq!((shared.len(), dialled), (1, &any));
         let at = OriginalPort(at.0);
         assert_eq!(gateway.0.port_mode(at), PortMode::Tcp);
         let route = gateway.0.tcp(&gateway.source(from), at);

@@ -245,13 +245,16 @@ impl EgressTable {
         &self,
         port: OriginalPort,
         source: &Source,
-        by: TcpTarget,
+        by: TcpTarget<'_>,
     ) -> Result<MatchedRule<'_>, NotGranted<'_>> {
         let all = selected(self.dialled.get(&port), source);
         match by {
             TcpTarget::ByAddress(addr) => {
                 let wanted = HostPattern::Exact(Host::Ip(addr.to_canonical()));
                 only(all.filter(move |grant| grant.rule.host == wanted))
+            }
+            TcpTarget::Named(name) => {
+                only(all.filter(|grant| grant.rule.host.exact() == Some(name)))
             }
             TcpTarget::ByName => only(all.filter(|grant| {
                 grant.rule.host.exact().is_some_and(|host| host.as_name().is_some())
@@ -262,9 +265,11 @@ impl EgressTable {
 
 /// How it is known what a raw TCP connection was meant for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum TcpTarget {
+pub enum TcpTarget<'a> {
     /// By the address that was dialled.
     ByAddress(IpAddr),
+    /// By this name, which the address is of.
+    Named(&'a Host),
     /// By the only name that the address may be of.
     ByName,
 }

@@ -96,7 +96,7 @@ impl GatewayPolicy {
         &self,
         source: &Source,
         port: OriginalPort,
-        by: TcpTarget,
+        by: TcpTarget<'_>,
         came: Hop,
     ) -> Option<Result<(TcpRoute, Port), Denied>> {
         self.raw(self.egress.dialled(port, source, by), came, source)
@@ -128,7 +128,7 @@ impl GatewayPolicy {
         &self,
         source: &Source,
         port: OriginalPort,
-        by: TcpTarget,
+        by: TcpTarget<'_>,
     ) -> Option<PortMode> {
         match self.egress.dialled(port, source, by) {
             Ok(_) | Err(NotGranted::Several(..)) => Some(PortMode::Tcp),

@@ -3,14 +3,16 @@
 use std::sync::Arc;
 
 use egress_ebpf::reason::Reason;
+use ipnet::IpNet;
 
 use super::{GatewayPolicy, matching, refusal, tables::TunnelTcp, tunnel::satisfies};
 use crate::{
     policy::{
-        Denied, Hop, InnerProtocol, PortMode, ServerProtocol, TcpRoute, TcpTarget,
+        Denied, DirectTarget, Hop, InnerProtocol, PortMode, ServerProtocol, SharedPort, TcpRoute,
+        TcpTarget,
         trace::{self, Step},
     },
-    types::{GatewayPort, Host, OriginalDst, OriginalPort, Port, Source},
+    types::{GatewayPort, Host, Namespace, OriginalDst, OriginalPort, Port, Source},
 };
 
 /// The services of a port that are known by name alone, as a source sees them.
@@ -36,10 +38,22 @@ impl GatewayPolicy {
         if let Some(permitted) = self.permitted_tcp(source, port) {
             return self.authorized_tcp(source, None, permitted?);
         }
-        if let Some(dialled) = self.shared(port) {
-            let to = format!("any address of port {dialled}");
-            let route = self.routed_by_name(source, dialled, Hop::Plain, &to)?;
-            return self.authorized_tcp(source, None, route);
+        if let Some(SharedPort { port, target }) = self.shared(port) {
+            let route = match target {
+                DirectTarget::Any => {
+                    let to = format!("any address of port {port}");
+                    self.routed_by_name(source, *port, None, Hop::Plain, &to)
+                }
+                DirectTarget::Name(host) => {
+                    let to = format!("{host} port {port}");
+                    self.routed_by_name(source, *port, Some(host), Hop::Plain, &to)
+                }
+                DirectTarget::Net(net) => {
+                    let to = format!("{net} port {port}");
+                    self.routed_by_net(source, *port, *net, Hop::Plain, &to)
+                }
+            };
+            return self.authorized_tcp(source, None, route?);
         }
         let mut entries = self.tcp.get(&port).into_iter().flatten();
         let entry = entries
@@ -68,11 +82,11 @@ impl GatewayPolicy {
         if let Some(mode) = self.permitted_mode(source, port, by_address) {
             return mode;
         }
-        if self.dialled_by_address(source, dialled).is_some() {
+        if self.dialled_by_net(source, port, dialled.ip().into()).is_some() {
             return PortMode::Tcp;
         }
         match self.named_mode(port, Hop::Tunnel) {
-            PortMode::Closed(reason) => match self.dialled_by_name(source, port) {
+            PortMode::Closed(reason) => match self.dialled_by_name(source, port, None) {
                 Named::One(_) => PortMode::Tcp,
                 Named::Several => PortMode::Closed(reason),
                 Named::None => self
@@ -98,33 +112,62 @@ impl GatewayPolicy {
     ) -> Result<(TcpRoute, Port), Denied> {
         let to = || dialled.to_string();
         let port = dialled.port().ok_or_else(|| refused(&to()))?;
-        let by_address = TcpTarget::ByAddress(dialled.ip());
-        if let Some(permitted) = self.permitted_dialled(source, port, by_address, Hop::Tunnel) {
-            return permitted;
+        let net = dialled.ip().into();
+        match self.known_by_net(source, port, net, Hop::Tunnel, &to()) {
+            Some(route) => route,
+            None => self.routed_by_name(source, port, None, Hop::Tunnel, &to()),
         }
-        if let Some(entry) = self.dialled_by_address(source, dialled) {
-            return self.follow(entry, source, Hop::Tunnel, &to());
-        }
-        self.routed_by_name(source, port, Hop::Tunnel, &to())
     }
 
-    /// The port that was dialled, of what comes to a port of the gateway where the services of a port are not told
-    /// apart.
-    pub(super) fn shared(&self, port: OriginalPort) -> Option<OriginalPort> {
-        self.snapshot.rules.shared_tcp.get(&GatewayPort(port.0)).copied()
-    }
-
-    /// Decides a raw TCP connection to an address that is of no known service. Of the names on the port the source
-    /// must be allowed a single one: that is what it reaches, by the gateway's own resolution.
-    pub(super) fn routed_by_name(
+    /// Decides a raw TCP connection to an address of this network.
+    fn routed_by_net(
         &self,
         source: &Source,
         port: OriginalPort,
+        net: IpNet,
         came: Hop,
         to: &str,
     ) -> Result<(TcpRoute, Port), Denied> {
-        let permitted = self.permitted_dialled(source, port, TcpTarget::ByName, came);
-        match (self.dialled_by_name(source, port), permitted) {
+        self.known_by_net(source, port, net, came, to).unwrap_or_else(|| Err(refused(to)))
+    }
+
+    /// The same, where a service of the source's is told by it.
+    fn known_by_net(
+        &self,
+        source: &Source,
+        port: OriginalPort,
+        net: IpNet,
+        came: Hop,
+        to: &str,
+    ) -> Option<Result<(TcpRoute, Port), Denied>> {
+        if net.prefix_len() == net.max_prefix_len() {
+            let by_address = TcpTarget::ByAddress(net.addr());
+            if let Some(permitted) = self.permitted_dialled(source, port, by_address, came) {
+                return Some(permitted);
+            }
+        }
+        let entry = self.dialled_by_net(source, port, net)?;
+        Some(self.follow(entry, source, came, to))
+    }
+
+    /// What was dialled, of what comes to a port of the gateway that is no service's own.
+    pub(super) fn shared(&self, port: OriginalPort) -> Option<&SharedPort> {
+        self.snapshot.rules.shared_tcp.get(&GatewayPort(port.0))
+    }
+
+    /// Decides a raw TCP connection to an address of this name, or to one that is of no known service. Then the source
+    /// must be allowed a single one of the names on the port. What it reaches is told by the gateway's own resolution.
+    fn routed_by_name(
+        &self,
+        source: &Source,
+        port: OriginalPort,
+        name: Option<&Host>,
+        came: Hop,
+        to: &str,
+    ) -> Result<(TcpRoute, Port), Denied> {
+        let by = name.map_or(TcpTarget::ByName, TcpTarget::Named);
+        let permitted = self.permitted_dialled(source, port, by, came);
+        match (self.dialled_by_name(source, port, name), permitted) {
             (Named::One(entry), None) => self.follow(entry, source, came, to),
             (Named::One(entry), Some(permitted)) if entry.host == permitted_host(&permitted) => {
                 permitted
@@ -177,12 +220,8 @@ impl GatewayPolicy {
         Ok((self.tcp_rules(stage, entry.stage, host, source)?, entry.stage.0))
     }
 
-    fn candidates(
-        &self,
-        source: &Source,
-        port: Option<OriginalPort>,
-    ) -> impl Iterator<Item = &TunnelTcp> {
-        let entries = port.and_then(|port| self.tunnel_tcp.get(&port));
+    fn candidates(&self, source: &Source, port: OriginalPort) -> impl Iterator<Item = &TunnelTcp> {
+        let entries = self.tunnel_tcp.get(&port);
         entries.into_iter().flatten().filter(move |entry| {
             entry.routes.exported.sees(source)
                 && entry.service.exported.sees(source)
@@ -190,30 +229,59 @@ impl GatewayPolicy {
         })
     }
 
-    /// The service with the longest prefix that the address is in, as the node chooses.
-    fn dialled_by_address(&self, source: &Source, dialled: OriginalDst) -> Option<&TunnelTcp> {
+    /// The service with the longest prefix that the network is in, as the node chooses.
+    fn dialled_by_net(
+        &self,
+        source: &Source,
+        port: OriginalPort,
+        net: IpNet,
+    ) -> Option<&TunnelTcp> {
         let longest = |entry: &&TunnelTcp| {
-            let nets = entry.nets.iter().filter(|net| net.contains(&dialled.ip()));
-            nets.map(ipnet::IpNet::prefix_len).max()
+            let nets = entry.nets.iter().filter(|known| known.contains(&net));
+            nets.map(IpNet::prefix_len).max()
         };
-        let found = self.candidates(source, dialled.port());
-        // Among equals the source's own namespace comes first.
-        let own = |entry: &TunnelTcp| Some(&entry.service.namespace) == source.namespace();
-        let found = found.filter_map(|entry| Some(((longest(&entry)?, own(entry)), entry)));
-        // The first of equals, as everywhere.
-        found.reduce(|best, next| if next.0 > best.0 { next } else { best }).map(|(_, entry)| entry)
+        let found = self.candidates(source, port);
+        let found = found.filter_map(|entry| Some(((longest(&entry)?, own(entry, source)), entry)));
+        first_of_the_best(found)
     }
 
-    /// The services whose addresses the node finds by name.
-    fn dialled_by_name(&self, source: &Source, port: OriginalPort) -> Named<'_> {
-        let named = self.candidates(source, Some(port));
-        let mut named = named.filter(|entry| entry.nets.is_empty());
-        let Some(first) = named.next() else { return Named::None };
-        let same = |other: &TunnelTcp| {
-            (&other.host, other.stage, &other.owner) == (&first.host, first.stage, &first.owner)
-        };
-        if named.all(same) { Named::One(first) } else { Named::Several }
+    /// The service of this name, or of the only one that the source is allowed, where the node finds its addresses by
+    /// name.
+    fn dialled_by_name(
+        &self,
+        source: &Source,
+        port: OriginalPort,
+        name: Option<&Host>,
+    ) -> Named<'_> {
+        let named = self.candidates(source, port).filter(|entry| {
+            let host = entry.host.as_ref().filter(|_| entry.nets.is_empty());
+            host.is_some_and(|host| name.is_none_or(|name| name == host))
+        });
+        let named: Vec<_> = named.map(|entry| (own(entry, source), entry)).collect();
+        let is_one = named.windows(2).all(|pair| match pair {
+            [(_, one), (_, other)] => one.host == other.host,
+            _ => true,
+        });
+        match first_of_the_best(named.into_iter()) {
+            None => Named::None,
+            Some(entry) if is_one => Named::One(entry),
+            Some(_) => Named::Several,
+        }
     }
+}
+
+/// What comes first of two services for the same: that of the source's own namespace, then the route of its own.
+fn own(entry: &TunnelTcp, source: &Source) -> (bool, bool) {
+    let own = |namespace: &Namespace| Some(namespace) == source.namespace();
+    (own(&entry.service.namespace), own(&entry.routes.namespace))
+}
+
+/// The first of equals, as everywhere.
+fn first_of_the_best<'e, R: PartialOrd>(
+    ranked: impl Iterator<Item = (R, &'e TunnelTcp)>,
+) -> Option<&'e TunnelTcp> {
+    let best = ranked.reduce(|best, next| if next.0 > best.0 { next } else { best });
+    best.map(|(_, entry)| entry)
 }
 
 fn refused(to: &str) -> Denied {

@@ -140,11 +140,6 @@ fn tls_on(rule: &TlsRule, port: Port) -> bool {
     rule.matches.iter().any(|wanted| wanted.port.is_none_or(|wanted| wanted == port))
 }
 
-fn tcp_on(rule: &TcpRule, port: Port) -> bool {
-    rule.matches.is_empty()
-        || rule.matches.iter().any(|wanted| wanted.port.is_none_or(|wanted| wanted == port))
-}
-
 /// The gateway's stage: for each server and each route set bound to its gateway, the hosts
 /// that both name.
 pub(super) fn stages(servers: &[&Arc<Server>], routes: &[Arc<RouteSet>]) -> Stages {
@@ -186,7 +181,7 @@ pub(super) fn stages(servers: &[&Arc<Server>], routes: &[Arc<RouteSet>]) -> Stag
                 stage.tls.entry(&host).extend(rules);
             }
             ServerProtocol::Tcp => {
-                let rules = relevant(&rules.tcp, |rule| tcp_on(rule, port));
+                let rules = relevant(&rules.tcp, |rule| rule.is_on(port));
                 stage.any_tcp.extend(rules.iter().cloned());
                 stage.tcp.entry(&host).extend(rules);
             }
@@ -196,7 +191,7 @@ pub(super) fn stages(servers: &[&Arc<Server>], routes: &[Arc<RouteSet>]) -> Stag
                     stage.http.entry(&host).extend(rules);
                 }
                 InnerProtocol::Tcp => {
-                    let rules = relevant(&rules.tcp, |rule| tcp_on(rule, port));
+                    let rules = relevant(&rules.tcp, |rule| rule.is_on(port));
                     stage.tcp.entry(&host).extend(rules);
                 }
             },
@@ -309,9 +304,8 @@ pub(super) fn tunnel_tcp(
             let index = services.get_or_init(|| by_host(&rules.services));
             let met = index.meeting_any(&set.hosts).into_iter();
             let met = met.filter_map(|index| rules.services.get(index));
-            let named = met.filter(|service| {
-                service.protocol == Protocol::Tcp && tcp_on(rule, service.port.0)
-            });
+            let named = met
+                .filter(|service| service.protocol == Protocol::Tcp && rule.is_on(service.port.0));
             for service in named {
                 let matches = rule.matches.iter();
                 let here = matches.filter(|m| m.port.is_none_or(|port| port == service.port.0));

@@ -5,15 +5,41 @@ use std::{collections::BTreeMap, sync::Arc};
 use super::{
     super::{
         Compiler,
-        node::{NamedRoute, Ports},
+        node::Ports,
+        registry::Registry,
+        several_ways::{RawRoute, Way},
     },
     Draft, Drafts, EgressProtocol,
 };
 use crate::{
     config::problem::Severity,
-    policy::{DirectTarget, EgressAccess, EgressPolicy, HostPattern, NodeAction, NodeRoute},
-    types::{Host, OriginalPort, Port},
+    policy::{DirectTarget, EgressAccess, EgressPolicy, HostPattern, Protocol, RouteSet, Target},
+    types::{Host, Port},
 };
+
+/// The gateway groups that routes lead raw TCP services to, and the first route of each.
+pub(in crate::config::compile) type RawGroups = BTreeMap<(Port, HostPattern), (usize, Arc<str>)>;
+
+/// Where Istio's resources lead raw TCP.
+pub(in crate::config::compile) fn raw_groups(
+    registry: &Registry<'_>,
+    routes: &[Arc<RouteSet>],
+) -> RawGroups {
+    let mut groups = RawGroups::new();
+    let rules = routes.iter().flat_map(|set| set.mesh.tcp.iter().map(move |rule| (set, rule)));
+    for (set, rule) in rules {
+        let first = rule.targets.first().map(|weighted| &weighted.target);
+        let Some(Target::Gateway { group, .. }) = first else { continue };
+        let services = registry.meeting(set).into_iter();
+        let raw = services
+            .filter(|service| service.protocol == Protocol::Tcp && rule.is_on(service.port.0));
+        for service in raw {
+            let led = || (*group, Arc::clone(&set.label));
+            groups.entry((service.port.0, service.host.clone())).or_insert_with(led);
+        }
+    }
+    groups
+}
 
 impl Compiler<'_> {
     /// Takes the rules out whose port an older resource sends to another gateway: the node sees no names.
@@ -21,16 +47,18 @@ impl Compiler<'_> {
         &mut self,
         drafts: &mut Drafts<'_>,
         istio: &Ports,
+        raw: RawGroups,
     ) {
-        let mut known: BTreeMap<Port, (usize, Arc<str>)> =
-            istio.iter().map(|(port, (group, _, by))| (port.0, (*group, Arc::clone(by)))).collect();
+        let names = istio.iter();
+        let names = names.map(|(port, (group, _, by))| ((port.0, None), (*group, Arc::clone(by))));
+        let raw = raw.into_iter().map(|((port, host), led)| ((port, Some(host)), led));
+        let mut known: BTreeMap<(Port, Option<HostPattern>), _> = names.chain(raw).collect();
         for Draft { policy, group, rules, .. } in &mut drafts.0 {
             rules.retain(|rule| {
-                if rule.protocol == EgressProtocol::Tcp {
-                    return true;
-                }
+                // Raw TCP is led by its host as well.
+                let host = (rule.protocol == EgressProtocol::Tcp).then(|| rule.host.clone());
                 let label = || (*group, policy.meta.label.as_str().into());
-                let (other, by) = known.entry(rule.port).or_insert_with(label);
+                let (other, by) = known.entry((rule.port, host.clone())).or_insert_with(label);
                 if other == group {
                     return true;
                 }
@@ -38,10 +66,15 @@ impl Compiler<'_> {
                     let found = self.mesh.gateways.get(group);
                     found.map(|group| group.service.to_string()).unwrap_or_default()
                 };
+                let (what, unseen) = match host {
+                    None => (format!("port {}", rule.port), "names, so all of one port"),
+                    Some(host) => {
+                        (format!("{host} port {}", rule.port), "workloads, so all of it")
+                    }
+                };
                 let message = format!(
-                    "port {} goes to another gateway because of {by}; the node sees no names, so all of \
-                     one port goes to one gateway, and this rule is refused",
-                    rule.port
+                    "{what} goes to another gateway because of {by}; the node sees no {unseen} goes to one \
+                     gateway, and this rule is refused"
                 );
                 let (found, expected) = (name(*group), name(*other));
                 let mut cx = policy.meta.cx(self.report);
@@ -77,7 +110,7 @@ impl Compiler<'_> {
     pub(in crate::config::compile) fn egress_raw(
         &self,
         policies: &[Arc<EgressPolicy>],
-        node: &mut Vec<NamedRoute>,
+        raw: &mut Vec<RawRoute>,
     ) {
         let all = policies.iter();
         for (policy, rule) in all.flat_map(|p| p.rules.iter().map(move |rule| (p, rule))) {
@@ -87,9 +120,9 @@ impl Compiler<'_> {
                 HostPattern::Exact(name @ Host::Name(_)) => DirectTarget::Name(name.clone()),
                 HostPattern::Below(_) | HostPattern::Ending(_) | HostPattern::Any => continue,
             };
-            let action = NodeAction::Redirect { group: rule.group, port: Some(at), hop: rule.hop };
-            let port: Option<OriginalPort> = Some(rule.port);
-            node.push((NodeRoute { port, target, action }, Arc::clone(&policy.label)));
+            let way = Way { group: rule.group, at, hop: rule.hop };
+            let (port, by) = (rule.port, Arc::clone(&policy.label));
+            raw.push(RawRoute { port, target, way, is_for_all: false, by });
         }
     }
 }

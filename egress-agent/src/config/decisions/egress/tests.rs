@@ -14,19 +14,19 @@ use crate::{
     types::Source,
 };
 
-const SERVICE: &str = "istio-egressgateway.istio-system.svc.cluster.local";
+pub(super) const SERVICE: &str = "istio-egressgateway.istio-system.svc.cluster.local";
 /// More workloads, besides `sleep` of `apps` at 10.0.0.5.
 const PODS: &str = "\
 - {name: job, namespace: apps, labels: {app: job}, addresses: [10.0.0.6]}
 - {name: web, namespace: shop, labels: {app: web}, addresses: [10.0.0.7]}
 ";
-const SLEEP: &str = "10.0.0.5";
-const JOB: &str = "10.0.0.6";
-const WEB: &str = "10.0.0.7";
+pub(super) const SLEEP: &str = "10.0.0.5";
+pub(super) const JOB: &str = "10.0.0.6";
+pub(super) const WEB: &str = "10.0.0.7";
 /// Nobody knows who this is.
-const STRANGER: &str = "10.9.9.9";
+pub(super) const STRANGER: &str = "10.9.9.9";
 
-fn policy(full: &str, spec: &str) -> String {
+pub(super) fn policy(full: &str, spec: &str) -> String {
     let (namespace, name) = full.split_once('/').unwrap();
     format!(
         "apiVersion: egress-enforcer.io/v1alpha1\nkind: EgressPolicy\n\
@@ -41,7 +41,7 @@ fn cluster_policy(name: &str, spec: &str) -> String {
     )
 }
 
-fn istio(kind: &str, full: &str, spec: &str) -> String {
+pub(super) fn istio(kind: &str, full: &str, spec: &str) -> String {
     let (namespace, name) = full.split_once('/').unwrap();
     format!(
         "apiVersion: networking.istio.io/v1\nkind: {kind}\n\
@@ -49,7 +49,7 @@ fn istio(kind: &str, full: &str, spec: &str) -> String {
     )
 }
 
-fn gateway(texts: &[String]) -> Gateway {
+pub(super) fn gateway(texts: &[String]) -> Gateway {
     let texts: Vec<_> = texts.iter().map(String::as_str).collect();
     Gateway::new(&texts, PODS)
 }
