@@ -119,7 +119,7 @@ mod decisions {
     mod delegates;
     mod direct;
     mod egress {
-        mod several_ways;
+        mod shared_targets;
         mod tests;
         mod union;
     }

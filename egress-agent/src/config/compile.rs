@@ -36,7 +36,7 @@ mod routes;
 mod rule;
 mod server_tls;
 mod services;
-mod several_ways;
+mod shared_targets;
 mod traffic;
 mod two_modes;
 mod unreachable;

@@ -16,7 +16,7 @@ use super::{
     entry::CompiledEntry,
     reachability,
     registry::Registry,
-    several_ways::{self, RawRoute, Way},
+    shared_targets::{self, RawRoute, Redirection},
     whole_ports::whole_ports,
 };
 use crate::{
@@ -108,7 +108,7 @@ impl Compiler<'_> {
         }
         self.egress_raw(egress, &mut raw);
         let (mut taken, mut shared) = (self.taken_ports(&node, &raw), SharedPorts::new());
-        node.extend(several_ways::routes(&raw, &mut taken, &mut shared));
+        node.extend(shared_targets::routes(&raw, &mut taken, &mut shared));
         if self.mesh.outbound == OutboundMode::RegistryOnly {
             whole_ports(&mut node, &mut taken, &mut shared);
         }
@@ -245,7 +245,7 @@ impl Compiler<'_> {
                 meta.cx(self.report).error(&at, message);
                 continue;
             }
-            let way = Way { group: *group, at: *gateway_port, hop: *hop };
+            let to = Redirection { group: *group, at: *gateway_port, hop: *hop };
             let mut found = false;
             for service in registry.meeting(set) {
                 let wanted: Vec<_> = rule
@@ -282,10 +282,10 @@ impl Compiler<'_> {
                         && (wanted.is_empty() || wanted.iter().any(|m| m.source.is_any()));
                 let by: Arc<str> = meta.label.as_str().into();
                 for target in targets {
-                    let led = || (way.group, Arc::clone(&by));
+                    let led = || (to.group, Arc::clone(&by));
                     let first = taken.services.entry((service.port, target.clone()));
                     let (other, other_by) = first.or_insert_with(led);
-                    if *other != way.group {
+                    if *other != to.group {
                         let name = |group: usize| {
                             self.mesh.gateways.get(group).map(|g| g.service.to_string())
                         };
@@ -294,14 +294,14 @@ impl Compiler<'_> {
                              so all of it goes to one gateway, and this rule has no effect",
                             service.host,
                             service.port,
-                            name(way.group).unwrap_or_default(),
+                            name(to.group).unwrap_or_default(),
                             name(*other).unwrap_or_default(),
                         );
                         meta.cx(self.report).note(Severity::Refusal, &at, message);
                         continue;
                     }
                     let by = Arc::clone(&by);
-                    raw.push(RawRoute { port: service.port, target, way, is_for_all, by });
+                    raw.push(RawRoute { port: service.port, target, to, is_for_all, by });
                 }
             }
             if !found {

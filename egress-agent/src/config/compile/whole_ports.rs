@@ -9,7 +9,7 @@ use super::{
     Compiler,
     egress::free_port,
     node::{NamedRoute, SharedPorts},
-    several_ways::RawRoute,
+    shared_targets::RawRoute,
 };
 use crate::{
     policy::{DirectTarget, Hop, NodeAction, NodeRoute, SharedPort},
@@ -92,7 +92,7 @@ impl Compiler<'_> {
         let servers = self.servers.iter().map(|server| server.port.0);
         let entries = self.entries.iter().flat_map(|entry| entry.ports.iter().map(|p| p.number));
         let named = node.iter().filter_map(|(route, _)| Some(route.port?.0));
-        let raw = raw.iter().flat_map(|route| [route.port.0, route.way.at.0]);
+        let raw = raw.iter().flat_map(|route| [route.port.0, route.to.at.0]);
         servers.chain(entries).chain(named).chain(raw).collect()
     }
 }

@@ -7,7 +7,7 @@ use super::{
         Compiler,
         node::Ports,
         registry::Registry,
-        several_ways::{RawRoute, Way},
+        shared_targets::{RawRoute, Redirection},
     },
     Draft, Drafts, EgressProtocol,
 };
@@ -120,9 +120,9 @@ impl Compiler<'_> {
                 HostPattern::Exact(name @ Host::Name(_)) => DirectTarget::Name(name.clone()),
                 HostPattern::Below(_) | HostPattern::Ending(_) | HostPattern::Any => continue,
             };
-            let way = Way { group: rule.group, at, hop: rule.hop };
+            let to = Redirection { group: rule.group, at, hop: rule.hop };
             let (port, by) = (rule.port, Arc::clone(&policy.label));
-            raw.push(RawRoute { port, target, way, is_for_all: false, by });
+            raw.push(RawRoute { port, target, to, is_for_all: false, by });
         }
     }
 }

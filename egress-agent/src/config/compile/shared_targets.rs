@@ -18,7 +18,7 @@ use crate::{
 
 /// Where a raw TCP service is led.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Way {
+pub(super) struct Redirection {
     /// The gateway group.
     pub(super) group: usize,
     /// The port at the gateway.
@@ -27,7 +27,7 @@ pub(super) struct Way {
     pub(super) hop: Hop,
 }
 
-impl Way {
+impl Redirection {
     fn action(self) -> NodeAction {
         NodeAction::Redirect { group: self.group, port: Some(self.at), hop: self.hop }
     }
@@ -40,7 +40,7 @@ pub(super) struct RawRoute {
     /// What they dial.
     pub(super) target: DirectTarget,
     /// Where it is led.
-    pub(super) way: Way,
+    pub(super) to: Redirection,
     /// Whether it is for every workload.
     pub(super) is_for_all: bool,
     /// The resource: `VirtualService default/name`.
@@ -72,12 +72,12 @@ pub(super) fn routes(
             continue;
         }
         let around = around(first, same, &by_target);
-        let one_group = same.iter().copied().chain(around).map(|route| route.way);
-        let ways: Vec<Way> = one_group.filter(|way| way.group == first.way.group).collect();
-        let strictest = ways.iter().find(|way| way.hop == Hop::Tunnel);
+        let one_group = same.iter().copied().chain(around).map(|route| route.to);
+        let all: Vec<Redirection> = one_group.filter(|to| to.group == first.to.group).collect();
+        let strictest = all.iter().find(|to| to.hop == Hop::Tunnel);
         let action = match strictest {
             Some(tunnel) => tunnel.action(),
-            None if ways.iter().all(|way| *way == first.way) => first.way.action(),
+            None if all.iter().all(|to| *to == first.to) => first.to.action(),
             None => {
                 let Some(free) = free_port(&seed(&first.target), first.port.0, taken) else {
                     continue;
@@ -86,7 +86,7 @@ pub(super) fn routes(
                 let at = GatewayPort(free);
                 let meant = SharedPort { port: first.port, target: first.target.clone() };
                 shared.insert(at, meant);
-                Way { at, ..first.way }.action()
+                Redirection { at, ..first.to }.action()
             }
         };
         let (port, target) = (Some(first.port), first.target.clone());
