@@ -100,10 +100,16 @@ fn prometheus_takes_the_rules() {
     assert!(!check(&path).status.success(), "a broken expression is found");
 }
 
-/// Each alert of the rules' tests fires where it should, and not before.
+/// Each alert fires where it should, and not before or elsewhere.
 #[test]
 fn alerts_fire_and_do_not_fire() {
     let tests = root().join("egress-agent/tests/deploy/alerts.yaml");
+    let [named, tried] = [&rules(), &tests].map(|path| fs::read_to_string(path).expect("a file"));
+    for alert in named.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")) {
+        let asked = format!("    alertname: {alert}\n");
+        let fires = tried.matches(&format!("{asked}    exp_alerts:\n")).count();
+        assert!(fires > 0 && tried.matches(&asked).count() > fires, "{alert}");
+    }
     let directory = tempfile::tempdir().expect("a directory");
     fs::copy(rules(), directory.path().join("rules.yaml")).expect("the rules");
     fs::copy(tests, directory.path().join("alerts.yaml")).expect("the tests");
