@@ -11,7 +11,7 @@ use egress_tests::{
     plan,
     process::{Finished, Process},
     testbed::Testbed,
-    wait::{SOON, until_is},
+    wait::{SOON, until, until_is},
 };
 
 const HTTP1: u16 = 8080;
@@ -289,13 +289,14 @@ class Handler(grpc.GenericRpcHandler):
             return grpc.unary_stream_rpc_method_handler(count)
 
 if sys.argv[1] == "serve":
-    server = grpc.server(concurrent.futures.ThreadPoolExecutor(8))
+    age = [("grpc.max_connection_age_ms", 100), ("grpc.max_connection_age_grace_ms", 20000)]
+    server = grpc.server(concurrent.futures.ThreadPoolExecutor(8), options=age)
     server.add_generic_rpc_handlers((Handler(),))
     server.add_insecure_port(sys.argv[2] + ":50051")
     server.start()
     server.wait_for_termination()
 print("gRPC for Python", grpc.__version__)
-with grpc.insecure_channel(sys.argv[2]) as channel:
+with grpc.insecure_channel(sys.argv[2], options=[("grpc.enable_retries", 0)]) as channel:
     unary = channel.unary_unary("/test.Test/Echo")
     stream = channel.unary_stream("/test.Test/Count")
     large = (("x-large", "y" * 6000), ("x-bytes-bin", bytes(range(256))))
@@ -350,9 +351,14 @@ fn python_with_requests_httpx_and_grpc() {
     let call = |target: &str, count: &str| {
         world.run("/usr/bin/python3", &["-c", PYTHON, "call", target, count])
     };
-    let done = call(&format!("www.example.com:{GRPC}"), "100");
+    let done = call(&format!("www.example.com:{GRPC}"), "200");
     println!("{}", done.stdout.lines().next().unwrap_or_default());
-    assert!(done.stdout.ends_with("ok\n"), "{done:?}");
+    assert!(done.stdout.ends_with("ok\n"), "{done:?}\n{}", world.failures());
+    // Meanwhile the server ended its connections by their age, with GOAWAY: what that left out was sent again, for the
+    // client itself tries nothing twice.
+    let opened = format!("cluster.outbound|{GRPC}||www.example.com.upstream_cx_total");
+    let opened = world.testbed.stat(0, &opened).unwrap();
+    assert!(opened >= 3, "{opened} connections");
     let done = call(&format!("evil.example.net:{GRPC}"), "1");
     // The client has the gateway's own sentence, and no word of its own about a status of HTTP.
     for said in ["StatusCode.PERMISSION_DENIED", "is refused by the egress gateway"] {
@@ -496,6 +502,66 @@ spec:
 ",
         registry()
     )
+}
+
+/// A server that has only what TLS 1.2 had before forward secrecy and authenticated ciphers cannot be reached, and
+/// whoever reads the log learns why; with a current cipher it can.
+#[test]
+fn a_server_with_outdated_ciphers_alone_is_refused_with_the_cause() {
+    let testbed = Testbed::test(1).unwrap();
+    let authority = Authority::new("outdated").unwrap();
+    let file = |name: &str, text: &str| {
+        let path = testbed.dir().join(name);
+        fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let (certificate, key) = issue_pem(&authority, "payments.example.com").unwrap();
+    let certificate = file("outdated.pem", &format!("{certificate}{key}"));
+    let roots = file("outdated-roots.pem", &authority.pem());
+    testbed.apply("www.yaml", &odd_registry(&roots)).unwrap();
+    let gateway = testbed.start_gateway(0).unwrap();
+    let _node = testbed.start_node().unwrap();
+    let url = format!("http://payments.example.com:{ORIGINATED}/");
+    let ciphers = [
+        ("AES128-GCM-SHA256:@SECLEVEL=0", false),
+        ("AES128-SHA:@SECLEVEL=0", false),
+        ("ECDHE-RSA-AES128-SHA:ECDHE-ECDSA-AES128-SHA:@SECLEVEL=0", false),
+        ("ECDHE+AESGCM", true),
+    ];
+    for (cipher, is_served) in ciphers {
+        let at = format!("{}:{SECURE}", plan::WEB);
+        let args = [
+            "s_server",
+            "-accept",
+            &at,
+            "-cert",
+            &certificate,
+            "-tls1_2",
+            "-cipher",
+            cipher,
+            "-www",
+            "-quiet",
+        ];
+        let server = testbed.outside().start(&testbed.dir(), "s_server", "openssl", &args).unwrap();
+        let wanted = if is_served { "200" } else { "503" };
+        let (before, ask) =
+            (access_log::lines(&gateway.stdout()).len(), || testbed.curl_status(&[&url]).unwrap());
+        until_is(SOON, cipher, ask, |seen| seen == wanted).unwrap();
+        let told = || {
+            let lines = access_log::lines(&gateway.stdout());
+            let mut lines = lines.into_iter().skip(before).filter(|line| line.code == 503);
+            lines.any(|line| line.text.contains("none with CBC, DHE or RSA key exchange"))
+        };
+        if !is_served {
+            // The server may not have been there yet when it was first asked.
+            until(SOON, "the cause in the log", || {
+                ask();
+                told().then_some(())
+            })
+            .unwrap_or_else(|error| panic!("{cipher}: {error:#}\n{}", gateway.stdout()));
+        }
+        drop(server);
+    }
 }
 
 /// What curl reads from a server that breaks the standard, it reads through the gateway too, if it has one

@@ -275,6 +275,9 @@ http {{
     )
 }
 
+/// The counters of what [`faults`] takes away. Nobody dials the address that a host has left.
+const FAULTS: [&str; 3] = ["names", "hosts", "tunnel"];
+
 /// What goes wrong at the gateway in a second of the traffic, as rules of nftables. In each ten seconds the
 /// name servers are away for four, the hosts at one address are silent for two, nothing comes back through the tunnel
 /// for one, and the address that [`plan::MOVING`] has left refuses connections once answers with it have grown too
@@ -283,13 +286,13 @@ fn faults(second: u32) -> Vec<String> {
     let mut rules = Vec::new();
     let phase = second % 10;
     if (1..5).contains(&phase) {
-        rules.push("meta l4proto {tcp, udp} th dport 53 drop".to_owned());
+        rules.push("meta l4proto {tcp, udp} th dport 53 counter name names drop".to_owned());
     }
     if (5..7).contains(&phase) {
-        rules.push(format!("ip daddr {} drop", plan::WEB));
+        rules.push(format!("ip daddr {} counter name hosts drop", plan::WEB));
     }
     if phase == 8 {
-        rules.push(format!("tcp sport {} drop", mtls::TUNNEL));
+        rules.push(format!("tcp sport {} counter name tunnel drop", mtls::TUNNEL));
     }
     if phase == 9 {
         let left = place(second + 10);
@@ -527,8 +530,10 @@ fn mixed_traffic_loses_no_request_to_reloads_goaways_silence_moves_and_lost_name
     };
     nft("add table inet fault");
     nft("add chain inet fault out { type filter hook output priority 0 ; }");
+    FAULTS.iter().for_each(|fault| nft(&format!("add counter inet fault {fault}")));
     let streams = || testbed.node_metric("egress_tunnel_streams_total").unwrap();
-    let before = streams();
+    let accepted = || testbed.stat(0, "egress.config.accepted").unwrap();
+    let (before, configured) = (streams(), accepted());
     let mut loads = loads(testbed);
     let start = Instant::now();
     // What goes wrong does so whether or not a client waits for its answer.
@@ -566,8 +571,26 @@ fn mixed_traffic_loses_no_request_to_reloads_goaways_silence_moves_and_lost_name
     }
     let failed: Vec<_> = outcomes.iter().filter(|outcome| !outcome.failures.is_empty()).collect();
     assert!(failed.is_empty(), "{failed:#?}\n{}", world.failures());
-    // Each of them was at work, and what should be in the tunnel was.
-    assert!(outcomes.iter().all(|outcome| outcome.requests > 0), "{outcomes:?}");
+    // Each of them was at work until the end, and all that should go wrong did.
+    let seconds = soak().as_secs() / u64::from(wait::patience());
+    assert!(outcomes.iter().all(|outcome| outcome.requests >= seconds / 2), "{outcomes:?}");
+    let done = gateway.run("nft", &["list", "counters", "table", "inet", "fault"]).unwrap();
+    for fault in FAULTS {
+        let (_, counted) = done.stdout.split_once(&format!("counter {fault} {{")).unwrap();
+        let packets = counted.trim().strip_prefix("packets ").and_then(|rest| rest.split_once(' '));
+        assert!(packets.is_some_and(|(packets, _)| packets != "0"), "{fault}: {done:?}");
+    }
+    let reloads = accepted() - configured;
+    assert!(reloads >= seconds / 2, "{reloads} configurations");
+    // A connection has twenty requests of HTTP/2, and then GOAWAY.
+    let asked = outcomes
+        .iter()
+        .filter(|outcome| ["HTTP/2", "HTTP/2 with bodies"].contains(&&*outcome.client));
+    let asked: u64 = asked.map(|outcome| outcome.requests).sum();
+    let opened = format!("cluster.outbound|{HTTP2}||{WWW}.upstream_cx_total");
+    let opened = testbed.stat(0, &opened).unwrap();
+    assert!(opened >= asked / 20, "{opened} connections, {asked} requests");
+    // What should be in the tunnel was.
     let fresh = outcomes.iter().filter(|outcome| TUNNELLED.contains(&&*outcome.client));
     let connections: u64 = fresh.map(|outcome| outcome.requests).sum();
     let seen = streams() - before;

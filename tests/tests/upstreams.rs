@@ -233,6 +233,29 @@ fn a_new_address_warms_up() {
     }
 }
 
+/// One connection is allowed for all hosts of a wildcard. Whoever has work gets it, whichever worker and host had it.
+#[test]
+fn the_only_connection_of_a_wildcard_serves_every_host_and_worker() {
+    let site = Site::new(2);
+    let quoted = |text: String| {
+        text.replace("*-example-com", "wildcard").replace("*.example.com", "'*.example.com'")
+    };
+    let wildcard = "*.example.com";
+    let policy = "{connectionPool: {tcp: {maxConnections: 1}}}";
+    let resources = entry(wildcard, "  resolution: DYNAMIC_DNS\n") + &rule(wildcard, policy);
+    site.apply(&quoted(resources));
+    let urls = ["http://www.example.com/", "http://tcp.example.com/"];
+    let ask = |url: &str| site.testbed.curl_status(&[url]).unwrap();
+    for url in urls {
+        until_is(SOON, url, || ask(url), |seen| seen == "301").unwrap();
+    }
+    // Each curl is a connection, which any of the two workers takes.
+    let seen: Vec<String> = urls.iter().cycle().take(40).map(|url| ask(url)).collect();
+    assert!(seen.iter().all(|status| status == "301"), "{seen:?}\n{}", site.gateway.stdout());
+    assert_eq!(site.stat(wildcard, "upstream_cx_active"), 1);
+    assert!(site.stat(wildcard, "upstream_cx_total") > 2);
+}
+
 /// Failures of connections and answers with 5xx set an endpoint aside each by its own number, or by one for both.
 #[test]
 fn failures_of_connections_and_faulty_answers_are_counted_as_asked() {
