@@ -573,7 +573,7 @@ fn mixed_traffic_loses_no_request_to_reloads_goaways_silence_moves_and_lost_name
     assert!(failed.is_empty(), "{failed:#?}\n{}", world.failures());
     // Each of them was at work until the end, and all that should go wrong did.
     let seconds = soak().as_secs() / u64::from(wait::patience());
-    assert!(outcomes.iter().all(|outcome| outcome.requests >= seconds / 2), "{outcomes:?}");
+    assert!(outcomes.iter().all(|outcome| outcome.requests >= seconds / 4), "{outcomes:?}");
     let done = gateway.run("nft", &["list", "counters", "table", "inet", "fault"]).unwrap();
     for fault in FAULTS {
         let (_, counted) = done.stdout.split_once(&format!("counter {fault} {{")).unwrap();
@@ -581,7 +581,7 @@ fn mixed_traffic_loses_no_request_to_reloads_goaways_silence_moves_and_lost_name
         assert!(packets.is_some_and(|(packets, _)| packets != "0"), "{fault}: {done:?}");
     }
     let reloads = accepted() - configured;
-    assert!(reloads >= seconds / 2, "{reloads} configurations");
+    assert!(reloads >= seconds / 4, "{reloads} configurations");
     // A connection has twenty requests of HTTP/2, and then GOAWAY.
     let asked = outcomes
         .iter()
