@@ -125,6 +125,45 @@ fn a_workload_is_seen_at_its_address_or_not_at_all() {
     }
 }
 
+/// A namespace has several addresses: its workloads are seen at these, and nobody else is.
+#[test]
+fn a_namespace_is_seen_at_the_addresses_of_its_pool() {
+    let testbed = Testbed::test(1).unwrap();
+    let cluster = Cluster::grow(&testbed).unwrap();
+    let mesh = mesh().replace("name: job\n  namespace: shop", "name: job\n  namespace: jobs");
+    let (mesh, _) = mesh.split_once("egressAddresses:").unwrap();
+    let pool = format!(
+        "egressAddresses:\n- name: jobs\n  addresses: [{}]\n  namespaces: [jobs]\n",
+        POOL.join(", ")
+    );
+    testbed.apply_mesh(&format!("{mesh}{pool}")).unwrap();
+    testbed.apply("policy.yaml", POLICY).unwrap();
+    testbed.apply("jobs.yaml", &POLICY.replace("namespace: shop", "namespace: jobs")).unwrap();
+    for address in POOL {
+        let add = ["address", "add", &format!("{address}/24"), "dev", plan::UPLINK];
+        assert!(testbed.gateway(0).run("ip", &add).unwrap().ok());
+    }
+    let gateway = testbed.start_gateway(0).unwrap();
+    let _node = testbed.start_node_with(&cluster.node_args(&testbed)).unwrap();
+    let (pod, neighbour) = (testbed.pod(), &cluster.neighbour);
+    for (url, expected) in [(PLAIN, "301"), (SECURE, "200")] {
+        sees(pod, url, expected);
+        sees(neighbour, url, expected);
+        let local =
+            |line: &Value| line["upstream_local_address"].as_str().unwrap_or_default().to_owned();
+        let is_tls = url == SECURE;
+        let wanted =
+            |line: &Value| (line["protocol"] == Value::Null) == is_tls && !local(line).is_empty();
+        let line = logged(&gateway, "job", wanted);
+        assert!(
+            POOL.iter().any(|address| local(&line).starts_with(&format!("{address}:"))),
+            "{line}"
+        );
+        let line = logged(&gateway, "web", wanted);
+        assert!(local(&line).starts_with(&format!("{}:", plan::GATEWAYS[0])), "{line}");
+    }
+}
+
 /// A host outside that is routed through the gateway, with these annotations of the Gateway and the `VirtualService`.
 fn routed(host: &str, of_gateway: &str, of_route: &str) -> String {
     let name = host.replace('.', "-");

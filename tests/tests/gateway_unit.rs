@@ -316,8 +316,10 @@ fn unprivileged(life: &Life<'_>) {
     life.machine.systemctl(&["start", GATEWAY]).unwrap();
     life.served("a start");
     let accepts = || life.accepts_other_port();
-    until_is(SOON, "a connection to another port: sk-lookup takes every one", accepts, |seen| *seen)
-        .unwrap();
+    until_is(SOON, "a connection to another port: sk-lookup takes every one", accepts, |seen| {
+        *seen
+    })
+    .unwrap();
     let blocks = page::blocks("docs/operations.md", "A gateway node").unwrap();
     let block = blocks.iter().find(|block| block.text.contains("bind:")).expect("the commands");
     for step in block.steps().unwrap() {

@@ -8,6 +8,7 @@ use std::fs;
 use egress_tests::{
     access_log,
     ca::{Authority, Subject, Time, issue_mutual, issue_pem, revocation_list},
+    manifests::Walkthrough,
     mtls::{NODE_ID, POD_ID},
     outside::{PAGE_BYTES, Seen},
     plan,
@@ -950,6 +951,66 @@ fn wildcard_hosts_in_both_forms() {
         let is_wanted = |seen: &Seen| matches!(seen, Seen::Https { server_name, .. } if *server_name == expected);
         assert!(!seen.is_empty() && seen.iter().all(is_wanted), "{seen:?}");
     }
+}
+
+/// HTTPS to one host through the gateway, in the words in which the task has the Gateway API's form: `v1alpha2`, and a
+/// route from the mesh without names of its own, which has those of the service entry.
+#[test]
+fn https_through_the_gateway_as_the_task_has_it_for_the_gateway_api() {
+    let (site, _) = Site::new();
+    let [_, routes] = wildcard_through_the_gateway(plan::HOST);
+    let routes = routes.replace(&format!("'{WILD}'"), plan::HOST).replace("wikipedia", "cnn");
+    let known = entry("cnn", plan::HOST, &[HTTPS], "  resolution: DNS\n");
+    let url = format!("https://{}/politics", plan::HOST);
+    let logged = || site.gateway.stdout().lines().filter(|line| line.contains(plan::HOST)).count();
+    site.apply(&format!("{known}{routes}"));
+    site.status(&[&url], "200");
+    until(SOON, "the gateway's line", || (logged() > 0).then_some(())).unwrap();
+    site.refused(&["https://www.example.com/"]);
+    site.refused(&[
+        "-k",
+        "--resolve",
+        "other.example.net:443:198.51.100.10",
+        "https://other.example.net/",
+    ]);
+    // Without the route from the gateway on, the host is refused there.
+    let (from_mesh, _) = routes.split_at(routes.rfind("apiVersion:").unwrap());
+    site.apply(&format!("{known}{from_mesh}"));
+    site.refused(&[&url]);
+}
+
+/// The task's last part: a pod of a namespace that has a rule of its own for the gateway, `test-egress`.
+#[test]
+fn a_pod_of_another_namespace_with_a_rule_of_its_own_for_the_gateway() {
+    let testbed = Testbed::test(1).unwrap();
+    let mesh = mesh("REGISTRY_ONLY").replace("default", "test-egress");
+    testbed.apply_mesh(&format!("{mesh}accessLogEncoding: JSON\n")).unwrap();
+    Walkthrough::example().unwrap().passthrough.apply(&testbed).unwrap();
+    let gateway = testbed.start_gateway(0).unwrap();
+    let node = testbed.start_node().unwrap();
+    let site = Site { gateway, _node: node, testbed };
+    site.apply(
+        "apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata:
+  name: egressgateway-for-cnn
+  namespace: test-egress
+spec:
+  host: istio-egressgateway.istio-system.svc.cluster.local
+  subsets:
+  - name: cnn
+",
+    );
+    let url = format!("https://{}/politics", plan::HOST);
+    site.status(&[&url], "200");
+    let is_wanted = |line: &str| {
+        line.contains(plan::HOST) && line.contains("\"workload_namespace\":\"test-egress\"")
+    };
+    until(SOON, "the gateway's line, with the namespace", || {
+        site.gateway.stdout().lines().any(is_wanted).then_some(())
+    })
+    .unwrap_or_else(|error| panic!("{error:#}\n{}", site.gateway.stdout()));
+    site.refused(&["https://www.example.com/"]);
 }
 
 /// The same where one server has all names: the gateway resolves that server's name alone. Istio's rule for the mesh
