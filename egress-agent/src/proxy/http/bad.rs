@@ -80,17 +80,39 @@ pub(super) enum BadMessage {
     #[error("header field not allowed in HTTP/2")]
     Http2Field,
     /// A request that the library took for none, and reset.
-    #[error("malformed HTTP/2 request: its target, pseudo-headers or length")]
+    #[error("malformed HTTP/2 request: its target, pseudo-headers, headers or length")]
     Http2Malformed,
+    /// A body that the library did not take, and reset.
+    #[error(
+        "malformed HTTP/2 request: its body has another length than announced, or its frames are wrong"
+    )]
+    Http2Body,
+    /// A head of many times the size that is allowed, for which the library ends the connection.
+    #[error(
+        "the message head is far larger than {limit} bytes, so its HTTP/2 connection was closed"
+    )]
+    Http2HugeHead { limit: usize },
+    /// The same of a head in many small frames.
+    #[error(
+        "the message head came in too many CONTINUATION frames, so its HTTP/2 connection was closed"
+    )]
+    Http2Continuations,
+    /// More than the library puts up with.
+    #[error("too many resets or small frames, so the HTTP/2 connection was closed")]
+    Http2Flood,
+    /// A violation that ends the connection.
+    #[error("the HTTP/2 connection was closed for a violation of its protocol: {0}")]
+    Http2Connection(h2::Reason),
     /// A response that the library took for none.
     #[error("malformed HTTP/2 response: its status, pseudo-headers or length")]
     Http2Response,
 }
 
 impl BadMessage {
-    /// The status of the answer, if a client sent it.
-    pub(super) fn status(self) -> StatusCode {
-        match self {
+    /// The status of the answer, if a client sent it; `None` where nothing can be answered, because the
+    /// HTTP/2 library has reset the stream or ended the connection.
+    pub(super) fn status(self) -> Option<StatusCode> {
+        Some(match self {
             Self::HeadTooLarge { .. }
             | Self::TooManyHeaders { .. }
             | Self::Syntax(httparse::Error::TooManyHeaders) => {
@@ -118,15 +140,23 @@ impl BadMessage {
             | Self::Switch
             | Self::Interim { .. }
             | Self::Http2Field
-            | Self::Http2Malformed
             | Self::Http2Response => StatusCode::BAD_REQUEST,
-        }
+            Self::Http2Malformed
+            | Self::Http2Body
+            | Self::Http2HugeHead { .. }
+            | Self::Http2Continuations
+            | Self::Http2Flood
+            | Self::Http2Connection(_) => return None,
+        })
     }
 
     /// In Envoy's words, for the access log.
     pub(super) fn details(self) -> &'static str {
         match self {
-            Self::HeadTooLarge { .. } | Self::TooManyHeaders { .. } => "request_headers_too_large",
+            Self::HeadTooLarge { .. }
+            | Self::TooManyHeaders { .. }
+            | Self::Syntax(httparse::Error::TooManyHeaders)
+            | Self::Http2HugeHead { .. } => "request_headers_too_large",
             Self::NoHost => "missing_host_header",
             Self::LineEnding
             | Self::Syntax(_)
@@ -147,10 +177,13 @@ impl BadMessage {
             | Self::ChunkEnd
             | Self::Trailers
             | Self::Switch
-            | Self::Interim { .. }
-            | Self::Http2Field
-            | Self::Http2Malformed
-            | Self::Http2Response => "http1.codec_error",
+            | Self::Interim { .. } => "http1.codec_error",
+            Self::Http2Field | Self::Http2Malformed | Self::Http2Body | Self::Http2Response => {
+                "http2.violation.of.messaging.rule"
+            }
+            Self::Http2Continuations => "http2.too_many_continuations",
+            Self::Http2Flood => "http2.inbound_flood",
+            Self::Http2Connection(_) => "http2.protocol_violation",
         }
     }
 }

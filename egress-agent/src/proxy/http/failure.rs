@@ -25,6 +25,9 @@ use crate::{
 /// What is logged where this program failed.
 pub(super) const INTERNAL_ERROR: &str = "internal_error";
 
+/// What is logged where a client has too many requests under way on one connection.
+const STREAM_OVERFLOW: &str = "http2.refused_stream";
+
 /// Why a request wasn't answered by the upstream. Displayed as a sentence for people.
 #[derive(Debug, Error)]
 pub(super) enum Failure {
@@ -46,6 +49,9 @@ pub(super) enum Failure {
     /// Its source has its share of what all sources use.
     #[error("{OVERFLOW_SENTENCE}")]
     SourceOverflow,
+    /// More requests at once on an HTTP/2 connection than its settings allow.
+    #[error("its HTTP/2 connection has its limit of {limit} requests under way")]
+    StreamOverflow { limit: u32 },
     /// A rate limit.
     #[error("{0} (rate_limited)")]
     RateLimited(Limited),
@@ -124,12 +130,9 @@ impl Failure {
     pub(super) fn account(&self) -> FailureSummary {
         use ResponseFlag as Flag;
         let (status, flag, details, reason) = match self {
-            Self::Bad(bad) => (
-                Some(bad.status()),
-                Flag::DownstreamProtocolError,
-                bad.details(),
-                Reason::BadRequest,
-            ),
+            Self::Bad(bad) => {
+                (bad.status(), Flag::DownstreamProtocolError, bad.details(), Reason::BadRequest)
+            }
             Self::HeadTimeout => (
                 Some(StatusCode::REQUEST_TIMEOUT),
                 Flag::DownstreamProtocolError,
@@ -175,6 +178,10 @@ impl Failure {
                 OVERFLOW,
                 Reason::Overflow,
             ),
+            // The library resets it, which says that it may be sent again (RFC 9113 §8.7).
+            Self::StreamOverflow { .. } => {
+                (None, Flag::UpstreamOverflow, STREAM_OVERFLOW, Reason::Overflow)
+            }
             Self::RateLimited(_) => (
                 Some(StatusCode::TOO_MANY_REQUESTS),
                 Flag::RateLimited,
@@ -245,12 +252,9 @@ impl Failure {
                 "stream_idle_timeout",
                 Reason::Timeout,
             ),
-            Self::Body(RecvError::Bad(bad)) => (
-                Some(bad.status()),
-                Flag::DownstreamProtocolError,
-                "http1.codec_error",
-                Reason::BadRequest,
-            ),
+            Self::Body(RecvError::Bad(bad)) => {
+                (bad.status(), Flag::DownstreamProtocolError, bad.details(), Reason::BadRequest)
+            }
             Self::Body(RecvError::Truncated | RecvError::Io(_)) | Self::Gone => (
                 None,
                 Flag::DownstreamConnectionTermination,
@@ -279,6 +283,7 @@ impl Failure {
             | Self::Upgrade(_)
             | Self::Overflow { .. }
             | Self::SourceOverflow
+            | Self::StreamOverflow { .. }
             | Self::RateLimited(_)
             | Self::Closed
             | Self::Reset(_)
@@ -315,6 +320,7 @@ impl Failure {
             | Self::Upgrade(_)
             | Self::Overflow { .. }
             | Self::SourceOverflow
+            | Self::StreamOverflow { .. }
             | Self::RateLimited(_)
             | Self::RetriableStatus(_)
             | Self::Timeout
@@ -353,6 +359,7 @@ impl Failure {
             | Self::RateLimited(_)
             | Self::Overflow { .. }
             | Self::SourceOverflow
+            | Self::StreamOverflow { .. }
             | Self::Dial(_)
             | Self::Tls { .. }
             | Self::NotHttp2 { .. }

@@ -2,6 +2,7 @@
 
 mod inbound;
 mod outbound;
+mod refusal;
 mod stream;
 mod uploads;
 mod watch;
@@ -9,8 +10,9 @@ mod watch;
 pub(super) use self::{
     inbound::H2Inbound,
     outbound::{H2Connection, H2Outbound, HeadError, handshake},
+    refusal::LibraryRefusal,
     uploads::{FIRST_WINDOW, expected},
-    watch::Watch,
+    watch::{Unaccepted, Watch},
 };
 
 use super::request::TASK;

@@ -33,6 +33,7 @@ pub(super) fn on_failure(on: &RetryOn, failure: &Failure) -> bool {
         | Failure::Upgrade(_)
         | Failure::Overflow { .. }
         | Failure::SourceOverflow
+        | Failure::StreamOverflow { .. }
         | Failure::RateLimited(_)
         // Another try would find the same: the policy, the limit, the certificate.
         | Failure::Dial(

@@ -17,14 +17,13 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{
     Connection,
-    bad::BadMessage,
     clock::Clock,
     deadline::Deadline,
     disposition::Disposition,
     exchange,
     failure::Failure,
     grpc,
-    h2::{self as ours, H2Inbound, Watch},
+    h2::{self as ours, ClientBounds, H2Inbound, LibraryRefusal, Unaccepted, Watch},
     record::{Record, Started},
     reply::Reply,
     request::{Request, held_bytes},
@@ -45,10 +44,11 @@ pub(super) async fn serve<I: RelayIo + 'static>(connection: Connection, io: I, r
     let io = HalfClose::new(io);
     let end = io.end();
     let io = Linger::new(PrefixedIo::new(read.freeze(), io), limits.linger);
-    let refusing = Rc::clone(&connection);
-    let io = Frames::from_client(Watch::new(io, move || refused(&refusing)));
-    let mut intake = StreamIntake::new(io.arrivals(), Rc::clone(&end), &connection);
-    let bounds = ours::ClientBounds::new(holder.bytes_left(), &limits);
+    let io = Watch::new(io);
+    let requests = io.requests();
+    let io = Frames::from_client(io);
+    let mut intake = StreamIntake::new(io.arrivals(), requests, Rc::clone(&end), &connection);
+    let bounds = ClientBounds::new(holder.bytes_left(), &limits);
     let shaking = ours::server(bounds).handshake::<_, Queued>(io);
     let mut http2 = match tokio::time::timeout(limits.request_head, shaking).await {
         Ok(Ok(http2)) => http2,
@@ -103,11 +103,13 @@ pub(super) async fn serve<I: RelayIo + 'static>(connection: Connection, io: I, r
                 http2.abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM);
                 return;
             }
-            StreamResult::Broken(error) => {
-                tracing::debug!(%error, "HTTP/2 connection of a client ended");
-                return;
+            StreamResult::Refused(refused) => library_refused(&connection, &refused, &bounds),
+            StreamResult::End(error) => {
+                if let Some(error) = error {
+                    tracing::debug!(%error, "HTTP/2 connection of a client ended");
+                }
+                return library_refused(&connection, &intake.requests.take_rest(), &bounds);
             }
-            StreamResult::End => return,
         }
     }
 }
@@ -120,14 +122,16 @@ enum StreamResult {
     Excess(http::Request<RecvStream>, SendResponse<Queued>),
     /// The same of a head that has not come whole, where nothing else is under way.
     ExcessHead,
-    Broken(h2::Error),
-    End,
+    /// Requests that the library refused by itself.
+    Refused(Vec<LibraryRefusal>),
+    End(Option<h2::Error>),
 }
 
 /// Takes what comes on a connection from the library, which bounds none of it: requests, parts of heads,
 /// bodies and trailers count for the connection's source before more is read.
 struct StreamIntake {
     arrivals: Rc<FrameObserver>,
+    requests: Rc<Unaccepted>,
     end: Rc<InputEnd>,
     streams: Rc<Streams>,
     holder: ConnectionOwner,
@@ -140,13 +144,18 @@ struct StreamIntake {
 }
 
 impl StreamIntake {
-    fn new(arrivals: Rc<FrameObserver>, end: Rc<InputEnd>, connection: &Connection) -> Self {
+    fn new(
+        arrivals: Rc<FrameObserver>,
+        requests: Rc<Unaccepted>,
+        end: Rc<InputEnd>,
+        connection: &Connection,
+    ) -> Self {
         let limits = &connection.worker.limits;
         let room = limits.queued_bytes / 2;
         let streams = Streams::new(Rc::clone(&arrivals), ours::STREAM_WINDOW, room);
         let holder = connection.downstream.holder.clone();
         let (active, head) = (Rc::default(), limits.request_head_bytes);
-        Self { arrivals, end, streams, holder, active, head, part: None }
+        Self { arrivals, requests, end, streams, holder, active, head, part: None }
     }
 
     fn poll<I: AsyncRead + AsyncWrite + Unpin>(
@@ -164,6 +173,7 @@ impl StreamIntake {
         match accepted {
             Poll::Ready(Some(Ok((request, respond)))) => {
                 self.arrivals.pause();
+                self.requests.accepted(respond.stream_id().as_u32());
                 let uri = request.uri();
                 let part = |text: Option<&str>| text.map_or(0, str::len);
                 let target = part(uri.path_and_query().map(PathAndQuery::as_str))
@@ -174,9 +184,13 @@ impl StreamIntake {
                     None => StreamResult::Excess(request, respond),
                 })
             }
-            Poll::Ready(Some(Err(error))) => Poll::Ready(StreamResult::Broken(error)),
-            Poll::Ready(None) => Poll::Ready(StreamResult::End),
+            Poll::Ready(Some(Err(error))) => Poll::Ready(StreamResult::End(Some(error))),
+            Poll::Ready(None) => Poll::Ready(StreamResult::End(None)),
             Poll::Pending => {
+                let refused = self.requests.take_refused();
+                if !refused.is_empty() {
+                    return Poll::Ready(StreamResult::Refused(refused));
+                }
                 if self.arrivals.resume() {
                     cx.waker().wake_by_ref();
                 }
@@ -247,11 +261,13 @@ fn refused_head(connection: &Connection) {
     record.complete();
 }
 
-/// Logs and counts a request that the library refused: nothing else is known of it.
-fn refused(connection: &Connection) {
-    let mut record = Record::new(connection, Started::now(), http::Version::HTTP_2);
-    record.failed(&Failure::Bad(BadMessage::Http2Malformed));
-    record.complete();
+/// Logs and counts requests that the library refused: nothing else is known of them.
+fn library_refused(connection: &Connection, refused: &[LibraryRefusal], bounds: &ClientBounds) {
+    for refusal in refused {
+        let mut record = Record::new(connection, Started::now(), http::Version::HTTP_2);
+        record.failed(&refusal.failure(bounds));
+        record.complete();
+    }
 }
 
 /// Counts a stream for as long as it lives.

@@ -24,6 +24,7 @@ mod older_forms;
 mod places;
 mod proxied;
 mod rates;
+mod refused;
 mod resend;
 mod responses;
 mod retries;

@@ -12,6 +12,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 
 use super::{
     super::{
+        bad::BadMessage,
         body::{BodyPiece, Data, RecvError, Sink, Source},
         framing::Framing,
         inbound::Inbound,
@@ -75,6 +76,19 @@ impl H2Inbound {
     }
 }
 
+/// Says of an error whether the library found fault with the client's frames.
+fn by_whom(error: RecvError) -> RecvError {
+    let RecvError::Io(io) = &error else { return error };
+    let http2 = io.get_ref().and_then(|error| error.downcast_ref::<h2::Error>());
+    match http2.filter(|error| error.is_library()) {
+        Some(reset) if reset.is_reset() => BadMessage::Http2Body.into(),
+        Some(ended) => {
+            BadMessage::Http2Connection(ended.reason().unwrap_or(Reason::PROTOCOL_ERROR)).into()
+        }
+        None => error,
+    }
+}
+
 impl Inbound for H2Inbound {
     fn poll_gone(&mut self, cx: &mut Context<'_>, _: &mut [u8]) -> Poll<()> {
         if self.responded {
@@ -127,7 +141,7 @@ impl Source for H2Inbound {
         if self.received {
             return Poll::Ready(Ok(BodyPiece::End(None)));
         }
-        let piece = poll_recv(&mut self.body, cx);
+        let piece = poll_recv(&mut self.body, cx).map_err(by_whom);
         self.received |= matches!(piece, Poll::Ready(Ok(BodyPiece::End(_))));
         piece
     }

@@ -9,8 +9,6 @@ use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio_rustls::TlsAcceptor;
 
-use egress_ebpf::reason::Reason;
-
 use super::harness::{Authority, Seen, Setup, answer_all, answering, head, local, upstream};
 use crate::telemetry::ClusterCounter;
 
@@ -85,40 +83,6 @@ pub(super) async fn post(
         stream.send_trailers(trailers).unwrap();
     }
     read(response.await.unwrap()).await
-}
-
-#[test]
-fn what_the_library_refuses_is_logged_and_counted() {
-    local(async {
-        let gateway = Setup::new().start().await;
-        let mut io = gateway.raw_h2().await;
-        let frame = |kind: u8, flags: u8, stream: u8, payload: &[u8]| {
-            let length = u8::try_from(payload.len()).unwrap();
-            let mut frame = vec![0, 0, length, kind, flags, 0, 0, 0, stream];
-            frame.extend(payload);
-            frame
-        };
-        let literal = |index: u8, value: &str| {
-            let mut field = vec![index, u8::try_from(value.len()).unwrap()];
-            field.extend(value.as_bytes());
-            field
-        };
-        // GET, http, and a path that no URI may hold.
-        let mut block = vec![0x82, 0x86];
-        block.extend(literal(1, "a.example"));
-        block.extend(literal(4, "/a?<b> c"));
-        let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
-        bytes.extend(frame(4, 0, 0, &[]));
-        bytes.extend(frame(1, 5, 1, &block));
-        io.write_all(&bytes).await.unwrap();
-        let log = gateway.log(1).await;
-        assert_eq!(
-            (&log[0]["reason"], &log[0]["protocol"]),
-            (&"bad_request".into(), &"HTTP/2".into())
-        );
-        assert_eq!(log[0]["response_flags"], "DPE");
-        assert_eq!(gateway.worker.telemetry.stats.denied_total(Reason::BadRequest), 1);
-    });
 }
 
 #[test]

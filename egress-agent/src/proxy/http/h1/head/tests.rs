@@ -232,7 +232,7 @@ fn smuggling_vectors_are_refused() {
         let bytes = format!("POST / HTTP/1.1\r\n{headers}\r\n");
         let found = request(bytes.as_bytes()).map(|_| ()).unwrap_err();
         assert_eq!(found, *expected, "{headers:?}");
-        assert!(found.status().is_client_error());
+        assert!(found.status().is_some_and(|status| status.is_client_error()));
     }
 }
 
@@ -303,7 +303,7 @@ fn limits_hold() {
         let found = request(many.as_bytes());
         assert_eq!(found.is_ok(), ok, "{count}");
         if let Err(bad) = found {
-            assert_eq!(bad.status(), StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
+            assert_eq!(bad.status(), Some(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE));
         }
     }
 }
