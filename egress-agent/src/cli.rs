@@ -27,7 +27,7 @@ mod verify;
 mod version;
 mod wrap;
 
-use std::{io, process::ExitCode};
+use std::{io, io::Write as _, process::ExitCode};
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 
@@ -38,7 +38,7 @@ use self::{
     cni::CniArgs,
     detach::DetachArgs,
     doctor::DoctorArgs,
-    exit::{FAILURE, OWNED},
+    exit::{FAILURE, OWNED, USAGE},
     explain::ExplainArgs,
     flows::FlowsArgs,
     generate::{CompletionArgs, ManArgs},
@@ -196,7 +196,10 @@ enum Command {
 #[must_use]
 pub fn main() -> ExitCode {
     begin();
-    let cli = Cli::parse_from(cni::arguments(std::env::args_os()));
+    let cli = match Cli::try_parse_from(cni::arguments(std::env::args_os())) {
+        Ok(cli) => cli,
+        Err(page) => return show(&page),
+    };
     log::init(&cli.log);
     watch_panics();
     // A role's messages are a log, whatever it is that they end with.
@@ -235,6 +238,8 @@ pub fn main() -> ExitCode {
         Command::Completion(args) => generate::completion(&args, Cli::command()),
         Command::Man(args) => generate::man(&args, Cli::command()),
     };
+    // What is left of a line has not been written.
+    let result = result.and_then(|code| Ok(output::stdout().flush().map(|()| code)?));
     result.unwrap_or_else(|error| {
         // The reader has had enough: `egress-agent reasons | head`.
         if is_broken_pipe(&error) {
@@ -251,6 +256,18 @@ pub fn main() -> ExitCode {
         let owned = error.downcast_ref().is_some_and(bpf::Error::is_owned);
         ExitCode::from(if owned { OWNED } else { FAILURE })
     })
+}
+
+/// Prints what there is in place of a command: a page of help, the version, or what is wrong with the command line.
+fn show(page: &clap::Error) -> ExitCode {
+    let printed = page.print().and_then(|()| io::stdout().flush());
+    match printed {
+        Err(error) if !page.use_stderr() && error.kind() != io::ErrorKind::BrokenPipe => {
+            output::complain(format_args!("error: cannot write to standard output: {error}"));
+            ExitCode::from(FAILURE)
+        }
+        _ => ExitCode::from(u8::try_from(page.exit_code()).unwrap_or(USAGE)),
+    }
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {

@@ -2,7 +2,7 @@
 
 use std::{
     fs::OpenOptions,
-    io::{Read as _, Write as _},
+    io::{ErrorKind, Read as _, Write as _},
     net::{Ipv4Addr, SocketAddr, TcpStream},
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
@@ -13,7 +13,7 @@ use std::{
 use anyhow::Context as _;
 use jiff::Timestamp;
 
-use super::{exit::USAGE, paths};
+use super::{exit::USAGE, output::stdout, paths};
 use crate::{
     bundle::{Archive, redacted},
     doctor::{HostFacts, Role, findings},
@@ -93,6 +93,9 @@ fn write(args: &BugReportArgs, own: &Path) -> anyhow::Result<ExitCode> {
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
     let file = match file {
         Ok(file) => file,
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+            return wrong(&format!("{} exists already; name a file that does not", path.display()));
+        }
         Err(error) => return wrong(&format!("can't write {}: {error}", path.display())),
     };
     let mut archive = Archive::new(file, &name, now);
@@ -111,7 +114,7 @@ fn write(args: &BugReportArgs, own: &Path) -> anyhow::Result<ExitCode> {
     }
     archive.add("missing.txt", missing.concat().as_bytes())?;
     archive.finish().with_context(|| path.display().to_string())?;
-    std::io::stdout().lock().write_all(said(&path, missing.len()).as_bytes())?;
+    stdout().write_all(said(&path, missing.len()).as_bytes())?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -4,7 +4,7 @@ mod options;
 mod show;
 
 use std::{
-    io::{self, IsTerminal as _, Write},
+    io::{self, Write},
     process::ExitCode,
 };
 
@@ -13,7 +13,7 @@ use clap::Subcommand;
 use self::options::ShowArgs;
 use super::{
     exit::{FAILURE, USAGE},
-    output::Output,
+    output::{Output, stdout},
     wrap::{fitted, width},
 };
 
@@ -49,7 +49,7 @@ pub(super) fn run(args: CertsArgs) -> anyhow::Result<ExitCode> {
         )?;
         return Ok(ExitCode::from(USAGE));
     }
-    let mut out = io::stdout().lock();
+    let mut out = stdout();
     match args.output {
         Output::Text => {
             let mut text = Vec::new();

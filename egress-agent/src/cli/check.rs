@@ -3,7 +3,7 @@
 use std::{
     collections::HashSet,
     fs::File,
-    io::{self, IsTerminal, Write},
+    io::{self, Write},
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::{
     exit::{FAILURE, REFUSED, USAGE},
-    output::Output,
+    output::{Output, stdout},
     paths::read,
     wrap::{fitted, width},
 };
@@ -62,7 +62,7 @@ struct Report<'a> {
 /// # Errors
 /// Standard output can't be written.
 pub(super) fn run(args: CheckArgs) -> anyhow::Result<ExitCode> {
-    let mut out = io::stdout().lock();
+    let mut out = stdout();
     let colours = out.is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let screen = Screen { colours, width: width(out.is_terminal()) };
     let code = check(&args, screen, &mut out, &mut io::stderr().lock())?;

@@ -17,7 +17,7 @@ use std::{
 use anyhow::Context as _;
 
 use self::request::{Command, Failure, Request, failure, versions};
-use super::exit::FAILURE;
+use super::{exit::FAILURE, output::stdout};
 use crate::{
     admin::control::{AskError, ask_standing, ask_status},
     sys::netns,
@@ -76,7 +76,7 @@ pub(super) fn run(args: &CniArgs) -> anyhow::Result<ExitCode> {
         },
         Err(error) => (failure(request::NEWEST, &error), ExitCode::from(FAILURE)),
     };
-    std::io::stdout().write_all(answer.as_bytes())?;
+    stdout().write_all(answer.as_bytes())?;
     Ok(code)
 }
 

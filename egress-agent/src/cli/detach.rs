@@ -1,15 +1,18 @@
 //! The `detach` command: remove enforcement, the only thing that does.
 
 use std::{
-    io::{self, IsTerminal as _, Write},
+    io::Write,
     path::{Path, PathBuf},
     process::ExitCode,
 };
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::wrap::{fitted, width};
+use super::{
+    output::stdout,
+    wrap::{fitted, width},
+};
 use crate::bpf::{self, DEFAULT_BPFFS};
 
 /// Options of `detach`.
@@ -35,8 +38,11 @@ pub(super) struct DetachArgs {
 /// # Errors
 /// What couldn't be removed.
 pub(super) fn run(args: DetachArgs) -> anyhow::Result<ExitCode> {
+    if args.bpffs.exists() && !args.bpffs.is_dir() {
+        bail!("found the file {}, expected the directory of the pins", args.bpffs.display());
+    }
     let removed = bpf::detach(&args.bpffs)?;
-    let mut out = io::stdout().lock();
+    let mut out = stdout();
     let width = width(out.is_terminal());
     out.write_all(fitted(&text(&removed, &args.bpffs), width).as_bytes())?;
     drop(out);

@@ -1,16 +1,13 @@
 //! The `doctor` command: whether this host is fit for an agent.
 
-use std::{
-    io::{self, Write as _},
-    process::ExitCode,
-};
+use std::{io::Write as _, process::ExitCode};
 
 use clap::ValueEnum;
 use serde_json::{Value, json};
 
 use super::{
     exit::FAILURE,
-    output::Output,
+    output::{Output, stdout},
     wrap::{WIDTH, wrap},
 };
 use crate::doctor::{Finding, HostFacts, Level, Role, findings};
@@ -56,7 +53,7 @@ pub(super) fn run(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
         DoctorRole::Gateway => Role::Gateway,
     };
     let found = findings(&HostFacts::of(role));
-    let mut out = io::stdout().lock();
+    let mut out = stdout();
     match args.output {
         Output::Text => out.write_all(text(&found).as_bytes())?,
         Output::Json => {

@@ -13,7 +13,7 @@ use anyhow::Context as _;
 
 use super::{
     exit::{FAILURE, REFUSED, USAGE},
-    output::Output,
+    output::{Output, stdout},
     paths,
 };
 use crate::{
@@ -86,7 +86,7 @@ pub(super) struct ExplainArgs {
 /// # Errors
 /// Standard output can't be written, or no agent answers.
 pub(super) fn run(args: ExplainArgs) -> anyhow::Result<ExitCode> {
-    let mut out = io::stdout().lock();
+    let mut out = stdout();
     let code = match explained(&args)? {
         Ok(explanation) => print(&explanation, args.output, &mut out)?,
         Err((code, why)) => {

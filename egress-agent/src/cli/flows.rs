@@ -26,7 +26,7 @@ use self::{
 };
 use super::{
     exit::{FAILURE, USAGE},
-    output::complain,
+    output::{complain, stdout},
     reasons::meaning,
     wrap::{fitted, line_width},
 };
@@ -176,7 +176,7 @@ async fn show(args: &FlowsArgs) -> anyhow::Result<bool> {
     let (history, lost) = sources.history().await?;
     let remembered = history.len();
     let mut screen = FlowPrinter {
-        out: io::stdout().lock(),
+        out: stdout(),
         output: args.output,
         hints: args.output == Output::Text && io::stdout().is_terminal(),
         colours: io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none(),

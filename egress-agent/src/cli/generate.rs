@@ -1,14 +1,11 @@
 //! The `completion` and `man` commands: what is made of the command line's own description.
 
-use std::{
-    fs,
-    io::{self, Write as _},
-    path::PathBuf,
-    process::ExitCode,
-};
+use std::{fs, io::Write as _, path::PathBuf, process::ExitCode};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use clap::{Command, ValueEnum};
+
+use super::output::stdout;
 
 /// Options of `completion`.
 #[derive(clap::Args, Debug)]
@@ -54,7 +51,7 @@ pub(super) struct ManArgs {
 /// Standard output can't be written.
 pub(super) fn completion(args: &CompletionArgs, mut command: Command) -> anyhow::Result<ExitCode> {
     let script = script(args.shell, &mut command);
-    let mut out = io::stdout().lock();
+    let mut out = stdout();
     out.write_all(&script)?;
     out.flush()?;
     Ok(ExitCode::SUCCESS)
@@ -78,6 +75,9 @@ fn script(shell: Shell, command: &mut Command) -> Vec<u8> {
 /// A file can't be written.
 pub(super) fn man(args: &ManArgs, command: Command) -> anyhow::Result<ExitCode> {
     let ManArgs { dir } = args;
+    if dir.exists() && !dir.is_dir() {
+        bail!("found the file {}, expected a directory", dir.display());
+    }
     fs::create_dir_all(dir).with_context(|| dir.display().to_string())?;
     clap_mangen::generate_to(command, dir).with_context(|| dir.display().to_string())?;
     Ok(ExitCode::SUCCESS)

@@ -1,15 +1,11 @@
 //! The `kernel` command: can this machine's kernel enforce, and what does it lack.
 
-use std::{
-    collections::BTreeMap,
-    io::{self, IsTerminal as _, Write},
-    process::ExitCode,
-};
+use std::{collections::BTreeMap, io::Write, process::ExitCode};
 
 use serde::Serialize;
 
 use super::{
-    output::Output,
+    output::{Output, stdout},
     wrap::{fitted, width},
 };
 use crate::bpf::{OLDEST_TESTED_KERNEL, TcMode, VerifierReport, allow_untested_kernel, object};
@@ -62,7 +58,7 @@ pub(super) fn run(args: &KernelArgs) -> anyhow::Result<ExitCode> {
     // Nothing is enforced here, and what an untested kernel says is worth knowing.
     allow_untested_kernel();
     let trial = VerifierReport::run()?;
-    let mut out = io::stdout().lock();
+    let mut out = stdout();
     match args.output {
         Output::Text => {
             let width = width(out.is_terminal());

@@ -18,7 +18,7 @@ use rustix::thread::capabilities;
 
 use super::{
     exit::{FAILURE, USAGE},
-    output::complain,
+    output::{complain, stdout},
     wrap::width,
 };
 use crate::{
@@ -39,7 +39,7 @@ const INCONCLUSIVE: u8 = 3;
 /// Output can't be written, or the canary can't listen.
 pub(super) fn run(args: ProbeArgs) -> anyhow::Result<ExitCode> {
     if args.list {
-        let mut out = io::stdout().lock();
+        let mut out = stdout();
         let width = width(out.is_terminal());
         table::list(args.output, width, &mut out)?;
         return Ok(ExitCode::SUCCESS);
@@ -50,8 +50,10 @@ pub(super) fn run(args: ProbeArgs) -> anyhow::Result<ExitCode> {
         return canary::run(&args);
     }
     if let Some(path) = &args.pass_sockets {
-        Sockets::give(path, || println!("waiting at {}", path.display()))
+        let mut said = Ok(());
+        Sockets::give(path, || said = writeln!(stdout(), "waiting at {}", path.display()))
             .with_context(|| path.display().to_string())?;
+        said?;
         return Ok(ExitCode::SUCCESS);
     }
     let (settings, cases) = match prepare(&args) {
@@ -68,7 +70,7 @@ pub(super) fn run(args: ProbeArgs) -> anyhow::Result<ExitCode> {
     let jobs = args.jobs.unwrap_or(JOBS);
     let reports = make(&cases, &settings, jobs);
     let summary = Summary { settings: &settings, reports: &reports, allowed: &allowed };
-    let mut out = io::stdout().lock();
+    let mut out = stdout();
     match args.output {
         Output::Table => {
             let colours = out.is_terminal() && std::env::var_os("NO_COLOR").is_none();
@@ -167,8 +169,7 @@ fn is_ordinary(needs: Needs) -> bool {
 
 /// Waits for a line: whoever holds sockets is told when to use them.
 fn hold() -> anyhow::Result<()> {
-    println!("holding");
-    io::stdout().flush()?;
+    writeln!(stdout(), "holding")?;
     io::stdin().lock().read_line(&mut String::new())?;
     Ok(())
 }

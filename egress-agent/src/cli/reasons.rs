@@ -1,13 +1,13 @@
 //! The `reasons` command: the page on reasons, at hand on a node.
 
-use std::{
-    io::{self, Write as _},
-    process::ExitCode,
-};
+use std::{io::Write as _, process::ExitCode};
 
 use egress_ebpf::reason::Reason;
 
-use super::wrap::{WIDTH, wrap};
+use super::{
+    output::stdout,
+    wrap::{WIDTH, wrap},
+};
 use crate::telemetry::ResponseFlag;
 
 /// What code is indented by.
@@ -85,7 +85,7 @@ fn flag(text: &str) -> Option<ResponseFlag> {
 /// # Errors
 /// Standard output is gone.
 pub(super) fn run(args: ReasonsArgs) -> anyhow::Result<ExitCode> {
-    let mut out = io::stdout().lock();
+    let mut out = stdout();
     match args.name {
         Some(topic) => write!(out, "{}", explained(topic))?,
         None => write!(out, "{}", list())?,

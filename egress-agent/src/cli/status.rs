@@ -10,12 +10,7 @@ mod paint;
 mod text;
 mod units;
 
-use std::{
-    io::{self, IsTerminal, Write as _},
-    path::PathBuf,
-    process::ExitCode,
-    time::SystemTime,
-};
+use std::{io::Write as _, path::PathBuf, process::ExitCode, time::SystemTime};
 
 use anyhow::Context as _;
 
@@ -24,7 +19,10 @@ use self::{
     found::find,
     paint::ColorChoice,
 };
-use super::{output::Output, wrap::WIDTH};
+use super::{
+    output::{Output, stdout},
+    wrap::WIDTH,
+};
 
 /// Exit code where nothing is attached.
 const NOTHING: u8 = 3;
@@ -73,7 +71,7 @@ pub(super) fn run(args: StatusArgs) -> anyhow::Result<ExitCode> {
         .context("can't start the runtime")?;
     let found = runtime.block_on(find(args.control.as_deref(), args.bpffs.as_deref()))?;
     let assessment = assess(&found, env!("CARGO_PKG_VERSION"));
-    let mut out = io::stdout().lock();
+    let mut out = stdout();
     match args.output {
         Output::Json => writeln!(out, "{:#}", json::value(&found, &assessment))?,
         Output::Text => {

@@ -15,6 +15,7 @@ use clap::ValueEnum;
 use super::{
     exit::{FAILURE, USAGE},
     flows::{filter::Filter, saved, source::Sources},
+    output::stdout,
     paths,
 };
 use crate::{
@@ -117,7 +118,7 @@ pub(super) fn run(args: &SuggestArgs) -> anyhow::Result<ExitCode> {
         Ok(suggestion) => suggestion,
         Err(error) => return wrong(FAILURE, error),
     };
-    let mut out = io::stdout().lock();
+    let mut out = stdout();
     let Some(directory) = &args.into else {
         write!(out, "{suggestion}")?;
         out.flush()?;

@@ -12,6 +12,7 @@ use std::{
 
 use anyhow::{Context, bail};
 
+use super::output::stdout;
 use crate::bpf::{self, DEFAULT_BPFFS};
 
 /// The unit of the node's agent.
@@ -94,7 +95,7 @@ impl Step {
 /// # Errors
 /// What couldn't be removed. What comes after it is left.
 pub fn run(args: &UninstallArgs) -> anyhow::Result<ExitCode> {
-    let mut out = io::stdout().lock();
+    let mut out = stdout();
     let steps = plan(args, Path::exists);
     if steps.is_empty() {
         writeln!(out, "nothing is installed here")?;

@@ -1,7 +1,7 @@
 //! The `upgrade` command: a gateway goes on as another process, which takes over its listeners.
 
 use std::{
-    io::{self, IsTerminal as _, Write as _},
+    io::Write as _,
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -10,7 +10,7 @@ use anyhow::{Context as _, bail};
 
 use super::{
     exit::{FAILURE, REFUSED},
-    output::{Output, complain},
+    output::{Output, complain, stdout},
     wrap::{fitted, width},
 };
 use crate::admin::control::{
@@ -63,7 +63,7 @@ pub(super) fn run(args: &UpgradeArgs) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(FAILURE));
         }
     };
-    let mut out = io::stdout().lock();
+    let mut out = stdout();
     match args.output {
         Output::Json => writeln!(out, "{}", serde_json::to_string(&report)?)?,
         Output::Text => {

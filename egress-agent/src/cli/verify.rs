@@ -6,7 +6,7 @@ mod survey;
 
 use std::{
     collections::BTreeSet,
-    io::{self, IsTerminal as _, Write},
+    io::{self, Write},
     net::IpAddr,
     process::ExitCode,
     sync::Arc,
@@ -23,7 +23,7 @@ use self::{
 };
 use super::{
     exit::{FAILURE, USAGE},
-    output::complain,
+    output::{complain, stdout},
     probe::attempts,
     wrap::{fitted, width, wrap},
 };
@@ -111,7 +111,7 @@ pub(super) fn run(args: VerifyArgs) -> anyhow::Result<ExitCode> {
     let pod = args.pod.clone().unwrap_or(host);
     let (snapshot, pods) = read(&args)?;
     let rows = rows(&snapshot, &args.namespace, &pods);
-    let mut out = io::stdout().lock();
+    let mut out = stdout();
     let width = width(out.is_terminal());
     write!(out, "{}", text(&args.namespace, &rows, width))?;
     if args.dry_run {

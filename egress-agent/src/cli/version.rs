@@ -1,14 +1,11 @@
 //! The `version` command: what a report about a fault needs.
 
-use std::{
-    io::{self, Write as _},
-    process::ExitCode,
-};
+use std::{io::Write as _, process::ExitCode};
 
 use egress_ebpf::abi::ABI_VERSION;
 use serde::Serialize;
 
-use super::output::Output;
+use super::output::{Output, stdout};
 use crate::bpf::{OLDEST_TESTED_KERNEL, kernel_release, object};
 
 /// Options of `version`.
@@ -78,7 +75,7 @@ impl Version {
 /// Standard output can't be written.
 pub(super) fn run(args: &VersionArgs) -> anyhow::Result<ExitCode> {
     let version = Version::now();
-    let mut out = io::stdout().lock();
+    let mut out = stdout();
     match args.output {
         Output::Text => out.write_all(version.text().as_bytes())?,
         Output::Json => writeln!(out, "{}", serde_json::to_string_pretty(&version)?)?,

@@ -20,6 +20,7 @@ mod shell;
 mod shown;
 mod sources;
 mod spans;
+mod unwritten;
 mod values;
 mod ways;
 

@@ -16,7 +16,10 @@ use tokio::{
     task::LocalSet,
 };
 
-use super::options::{Output, ProbeArgs};
+use super::{
+    super::output::stdout,
+    options::{Output, ProbeArgs},
+};
 use crate::probe::{
     ProbeId,
     canary::{Arrival, Canary},
@@ -63,7 +66,7 @@ async fn serve(args: &ProbeArgs) -> anyhow::Result<()> {
         _ = terminate.recv() => {}
     }
     if args.output == Output::Table {
-        io::stdout().lock().write_all(summary(&seen.into_inner()).as_bytes())?;
+        stdout().write_all(summary(&seen.into_inner()).as_bytes())?;
     }
     Ok(())
 }
@@ -97,7 +100,7 @@ fn line(arrival: &Arrival, at: Timestamp) -> Line<'_> {
 
 fn print(output: Output, arrival: &Arrival) -> io::Result<()> {
     let Arrival { token, from, protocol, port } = arrival;
-    let mut out = io::stdout().lock();
+    let mut out = stdout();
     match output {
         Output::Table => {
             let port = port.map(|port| format!(" to port {port}")).unwrap_or_default();
