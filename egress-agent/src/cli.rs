@@ -27,9 +27,9 @@ mod verify;
 mod version;
 mod wrap;
 
-use std::{io, io::Write as _, process::ExitCode};
+use std::{ffi::OsString, io, io::Write as _, process::ExitCode};
 
-use clap::{CommandFactory as _, Parser, Subcommand};
+use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use self::{
     bug_report::BugReportArgs,
@@ -196,7 +196,7 @@ enum Command {
 #[must_use]
 pub fn main() -> ExitCode {
     begin();
-    let cli = match Cli::try_parse_from(cni::arguments(std::env::args_os())) {
+    let cli = match parse(cni::arguments(std::env::args_os())) {
         Ok(cli) => cli,
         Err(page) => return show(&page),
     };
@@ -256,6 +256,28 @@ pub fn main() -> ExitCode {
         let owned = error.downcast_ref().is_some_and(bpf::Error::is_owned);
         ExitCode::from(if owned { OWNED } else { FAILURE })
     })
+}
+
+/// Reads the command line. An error shows the usage of the command that it is about, options that contradict each
+/// other included.
+fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
+    let mut command = Cli::command();
+    let matches = command.try_get_matches_from_mut(arguments)?;
+    Cli::from_arg_matches(&matches).map_err(|error| with_usage(error, &mut command, &matches))
+}
+
+fn with_usage(
+    error: clap::Error,
+    command: &mut clap::Command,
+    matches: &ArgMatches,
+) -> clap::Error {
+    let below = matches.subcommand();
+    let below =
+        below.and_then(|(name, matches)| Some((command.find_subcommand_mut(name)?, matches)));
+    if let Some((command, matches)) = below {
+        return with_usage(error, command, matches);
+    }
+    error.format(command)
 }
 
 /// Prints what there is in place of a command: a page of help, the version, or what is wrong with the command line.
@@ -510,6 +532,63 @@ mod tests {
         let mut seen = 0;
         look(&Cli::command(), &["egress-agent"], &mut seen);
         assert!(seen >= 10, "{seen}");
+    }
+
+    /// What is said of a command line, without its first word.
+    fn error_of(words: &[&str]) -> String {
+        let line = [&["egress-agent"], words].concat();
+        let error = parse(line.iter().map(OsString::from)).err();
+        error.unwrap_or_else(|| panic!("{words:?} is a command line")).to_string()
+    }
+
+    #[test]
+    fn an_error_shows_the_usage_of_the_command_that_it_is_about() {
+        let mut command = Cli::command();
+        command.build();
+        let mut paths = Vec::new();
+        each(&mut command, "", &mut |command, path| {
+            let is_help = path.split(' ').any(|word| word == "help");
+            if !is_help {
+                let options = command
+                    .get_arguments()
+                    .filter(|option| !option.is_hide_set() && option.get_action().takes_values());
+                let option = options.filter_map(clap::Arg::get_long).next().map(str::to_owned);
+                paths.push((path.trim().to_owned(), option));
+            }
+        });
+        assert!(paths.len() > 22, "{paths:?}");
+        for (path, option) in &paths {
+            let words: Vec<&str> = path.split_whitespace().collect();
+            let usage = format!(
+                "\nUsage: {}",
+                ["egress-agent"].into_iter().chain(words.clone()).collect::<Vec<_>>().join(" ")
+            );
+            // An option that there is none of, and what looks like one that there is.
+            let near = option.as_ref().map(|option| format!("--{option}x"));
+            for wrong in ["--no-such-option", "-Z"].into_iter().chain(near.as_deref()) {
+                let error = error_of(&[&words[..], &[wrong]].concat());
+                let told = error.split_once(&usage).map(|(_, rest)| rest.trim_start_matches('\n'));
+                let rest = told.unwrap_or_else(|| panic!("{path} {wrong}: {error}"));
+                // Not that of a command with a longer name.
+                assert!(rest.starts_with([' ', '\n']), "{path} {wrong}: {error}");
+            }
+        }
+    }
+
+    /// They are found once all is parsed.
+    #[test]
+    fn options_that_contradict_each_other_show_the_usage_of_their_command() {
+        for command in ["flows", "suggest"] {
+            for (words, told) in [
+                (&["--not"][..], "found `--not` without an option"),
+                (&["--since", "1m", "--until", "1h"], "found a `--since` that is later"),
+            ] {
+                let error = error_of(&[&[command], words].concat());
+                assert!(error.contains(told), "{error}");
+                let usage = format!("\nUsage: egress-agent {command} [OPTIONS]\n");
+                assert!(error.contains(&usage), "{error}");
+            }
+        }
     }
 
     #[test]
