@@ -15,9 +15,12 @@ use crate::{
 pub(super) fn read(paths: &[PathBuf], mesh: Option<&Path>) -> (Files, Vec<String>) {
     let mut all = Files::default();
     let mut errors = Vec::new();
+    let given = mesh.map(read_file);
+    // What is wrong with it is said once, whatever the directories.
+    let readable = mesh.filter(|_| matches!(given, Some(Ok(_))));
     for path in paths {
         if path.is_dir() {
-            match Directory::new(path.clone(), mesh.map(Path::to_owned)).read() {
+            match Directory::new(path.clone(), readable.map(Path::to_owned)).read() {
                 Ok(Files { resources, mesh: found, discovered: _, objects: _ }) => {
                     all.resources.extend(resources);
                     all.mesh = all.mesh.or(found);
@@ -32,8 +35,8 @@ pub(super) fn read(paths: &[PathBuf], mesh: Option<&Path>) -> (Files, Vec<String
             }
         }
     }
-    if let Some(mesh) = mesh {
-        match read_file(mesh) {
+    if let (Some(mesh), Some(given)) = (mesh, given) {
+        match given {
             Ok(file) => all.mesh = Some(file),
             Err(error) => errors.push(error),
         }
@@ -63,10 +66,26 @@ fn read_file(path: &Path) -> Result<RawFile, String> {
             Ok(text) => Ok(RawFile { path: path.display().to_string(), text }),
             Err(error) => {
                 let at = error.utf8_error().valid_up_to();
-                Err(format!("{} isn't UTF-8 text (byte {at} is wrong)", path.display()))
+                Err(format!(
+                    "{} isn't UTF-8 text (byte {at} is wrong); expected YAML",
+                    path.display()
+                ))
             }
         },
+        Err(error) if error.kind() == io::ErrorKind::IsADirectory => {
+            Err(format!("{} is a directory; expected a file", path.display()))
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            if path == Path::new("-") {
+                return Err(
+                    "found `-`, expected a file or a directory; standard input is /dev/stdin"
+                        .into(),
+                );
+            }
+            if let Ok(target) = fs::read_link(path) {
+                let (path, target) = (path.display(), target.display());
+                return Err(format!("{path} is a link to {target}, which doesn't exist"));
+            }
             let hint = neighbour(path).map(|near| format!("; did you mean {near}?"));
             Err(format!("{} doesn't exist{}", path.display(), hint.unwrap_or_default()))
         }

@@ -165,7 +165,8 @@ pub(super) fn workload(snapshot: &Snapshot, name: &str) -> Result<Arc<Workload>,
 }
 
 pub(super) fn split(name: &str) -> Result<(&str, &str), String> {
-    let parts = name.split_once('/').filter(|(a, b)| !a.is_empty() && !b.is_empty());
+    let is_name = |part: &str| !part.is_empty() && !part.contains('/');
+    let parts = name.split_once('/').filter(|(a, b)| is_name(a) && is_name(b));
     parts.ok_or_else(|| format!("found `{name}`, expected NAMESPACE/WORKLOAD, as in shop/web"))
 }
 

@@ -99,6 +99,50 @@ fn what_cannot_be_read_or_asked_has_the_code_of_the_table() {
     }
 }
 
+/// What is wrong with a path or an address is told from what it is, once.
+#[test]
+fn what_was_found_and_what_was_expected_are_said() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = |name: &str| dir.path().join(name).to_str().expect("UTF-8").to_owned();
+    let (file, binary, link, plain) =
+        (path("file"), path("binary.yaml"), path("link"), path("dir"));
+    fs::write(&file, "").expect("a file");
+    fs::write(&binary, [0xff, 0xfe]).expect("a file");
+    fs::create_dir(&plain).expect("a directory");
+    std::os::unix::fs::symlink("/nonexistent", &link).expect("a link");
+    let wrong: &[(&[&str], &str)] = &[
+        (&["check", &link], "link is a link to /nonexistent, which doesn't exist\n"),
+        (
+            &["check", "-"],
+            "found `-`, expected a file or a directory; standard input is /dev/stdin\n",
+        ),
+        (&["check", &binary], "binary.yaml isn't UTF-8 text (byte 0 is wrong); expected YAML\n"),
+        (&["check", "--mesh", &plain, &plain], "dir is a directory; expected a file\n"),
+        (&["check", "--mesh", &link, &plain], "which doesn't exist\n"),
+        (
+            &["explain", "--from", "a/b/c", "https://a.example/", &plain],
+            "found `a/b/c`, expected NAMESPACE/WORKLOAD, as in shop/web\n",
+        ),
+        (&["suggest", "--flows", &binary], "expected a line that `egress-agent flows -o json` has"),
+        (&["man", &file], "file, expected a directory\n"),
+        (&["bug-report", &file], "file exists already; name a file that does not\n"),
+        (&["detach", "--bpffs", &file], "file, expected the directory of the pins\n"),
+        (&["probe", "1.2.3"], "found `1.2.3`, expected an IP address"),
+    ];
+    for (args, told) in wrong {
+        let output = ran(args);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_ne!(code(&output), 0, "{args:?}: {said}");
+        assert!(said.contains(told), "{args:?}: {said}");
+        assert_eq!(said.matches("error: ").count(), 1, "{args:?}: {said}");
+    }
+    let mut command = Command::new(env!("CARGO_BIN_EXE_egress-agent"));
+    let words = ["flows", "--remote-shell", "false {}", "--server", "file"];
+    let output = command.args(words).current_dir(dir.path()).output().expect("the agent");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("file is a file here: for its flows write ./file\n"), "{said}");
+}
+
 /// One line that begins with the same word, and no line of a log with a time. A program that asks for JSON has an
 /// object.
 #[test]

@@ -10,6 +10,9 @@ use serde::{Deserialize, de::DeserializeOwned};
 
 use crate::telemetry::FlowRecord;
 
+/// What such a file holds.
+const EXPECTED: &str = "expected a line that `egress-agent flows -o json` has written";
+
 /// The line that stands for flows that nobody has seen.
 #[derive(Deserialize)]
 struct SavedLost {
@@ -27,7 +30,12 @@ pub(in crate::cli) fn read(path: &Path) -> Result<(Vec<FlowRecord>, u64), String
     } else {
         fs::read_to_string(path).map(|read| text = read)
     };
-    read.map_err(|error| format!("can't read {}: {error}", path.display()))?;
+    read.map_err(|error| match error.kind() {
+        io::ErrorKind::InvalidData => {
+            format!("found what is no text in {}, {EXPECTED}", path.display())
+        }
+        _ => format!("can't read {}: {error}", path.display()),
+    })?;
     let (mut flows, mut lost) = (Vec::new(), 0);
     for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
         if line.starts_with("{\"lost\"") {
@@ -50,8 +58,7 @@ fn parsed<T: DeserializeOwned>(path: &Path, number: usize, line: &str) -> Result
         } else {
             "no JSON object".to_owned()
         };
-        let expected = "expected a line that `egress-agent flows -o json` has written";
-        format!("{}:{}: found {found}, {expected}", path.display(), number + 1)
+        format!("{}:{}: found {found}, {EXPECTED}", path.display(), number + 1)
     })
 }
 
@@ -81,6 +88,9 @@ mod tests {
                 "{error}"
             );
         }
+        fs::write(&path, [0xff, 0xfe]).unwrap();
+        let error = read(&path).unwrap_err();
+        assert!(error.ends_with(&format!("flows.json, {expected}")), "{error}");
         assert!(read(&dir.path().join("none")).unwrap_err().starts_with("can't read "));
     }
 }

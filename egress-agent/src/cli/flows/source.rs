@@ -15,7 +15,7 @@ use tokio::{
 use super::{
     super::output::complain,
     feed::{Feed, FeedItem, History},
-    server::Server,
+    server::{FlowSource, Server},
 };
 use crate::{
     admin::control::{
@@ -117,7 +117,16 @@ impl Sources {
         for server in servers {
             match Feed::open(server, shell, follow).await {
                 Ok(feed) => agents.feeds.push(feed),
-                Err(error) => agents.report(Some(&server.name), &error),
+                Err(error) => {
+                    agents.report(Some(&server.name), &error);
+                    if let FlowSource::Host(host) = &server.place
+                        && Path::new(host).exists()
+                    {
+                        complain(format_args!(
+                            "{host} is a file here: for its flows write ./{host}"
+                        ));
+                    }
+                }
             }
         }
         if agents.feeds.is_empty() {

@@ -45,7 +45,7 @@ Examples:
 pub(crate) struct ProbeArgs {
     /// The canary's address: one of IPv4, one of IPv6, or both. With --canary-server: where to
     /// listen [default: every own address].
-    #[arg(value_name = "ADDRESS")]
+    #[arg(value_name = "ADDRESS", value_parser = address)]
     pub(super) addresses: Vec<IpAddr>,
     /// Be the other end: answer what can be answered, and print what arrives.
     #[arg(long, conflicts_with_all = ["list", "only", "skip", "gateway", "allow_check", "hold"])]
@@ -66,7 +66,7 @@ pub(crate) struct ProbeArgs {
     #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = timeout)]
     pub(super) timeout: Duration,
     /// A gateway's address: tries its admin ports and other protocols.
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", value_parser = address)]
     pub(super) gateway: Option<IpAddr>,
     /// An address and port that must be reachable, so that a dead network is not taken for enforcement.
     #[arg(long, value_name = "ADDRESS:PORT")]
@@ -133,6 +133,10 @@ impl FromStr for Ports {
 fn timeout(text: &str) -> Result<Duration, String> {
     let range = Duration::from_millis(10)..=Duration::from_secs(600);
     duration_within(text, range, "from 10ms to 10m")
+}
+
+fn address(text: &str) -> Result<IpAddr, String> {
+    text.parse().map_err(|_| format!("found `{text}`, expected an IP address"))
 }
 
 impl ProbeArgs {
