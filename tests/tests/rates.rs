@@ -1,11 +1,12 @@
-//! Rate limits of egress policies, from pods with curl: what is within them passes, what is beyond them is
-//! refused, and another workload that asks the same host is not affected.
+//! Rate limits of egress policies and of annotated service entries, from pods with curl and over raw TCP: what is
+//! within them passes, what is beyond them is refused, and another workload that asks the same host is not affected.
 #![expect(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 
 use std::time::{Duration, Instant};
 
 use egress_tests::{
     cluster::Cluster,
+    mtls,
     outside::PAGE_BYTES,
     plan,
     process::{Place, Process},
@@ -36,6 +37,18 @@ fn mesh() -> String {
         plan::NEIGHBOUR,
         plan::NEIGHBOUR_INTERFACE,
     )
+}
+
+/// The same with the app node's identity, for a tunnel.
+fn mesh_mtls() -> String {
+    let node = format!(
+        "nodes:\n- name: app\n  principal: {}\n  addresses: [{}, \"{}\"]\n",
+        mtls::NODE_ID,
+        plan::APP,
+        plan::APP_V6,
+    );
+    mesh().replace("  labels: {app", "  node: app\n  serviceAccount: default\n  labels: {app")
+        + &node
 }
 
 fn policy(port: &str, limit: &str) -> String {
@@ -158,4 +171,179 @@ fn a_workload_is_held_to_its_rate_and_no_other_is() {
     let (seen, took) =
         until_is(SOON, "the limit to hold", body, |(_, took)| *took >= least).unwrap();
     assert!(seen == expected, "{took:?}");
+}
+
+/// The service over raw TCP, which echoes.
+const TCP_HOST: &str = "tcp.example.com";
+const TCP_PORT: u16 = plan::TCP_PORTS[1];
+/// At once, at one a second.
+const TCP_BURST: usize = 3;
+
+/// Makes so many connections, one after the other, and prints how each went. A reset counts as refused whichever call
+/// sees it first.
+const CONNECTIONS: &str = r#"
+import socket, sys
+for _ in range(int(sys.argv[3])):
+    try:
+        with socket.create_connection((sys.argv[1], int(sys.argv[2])), 20) as stream:
+            stream.sendall(b"ping")
+            print({b"ping": "served", b"": "refused"}[stream.recv(4, socket.MSG_WAITALL)])
+    except (ConnectionResetError, BrokenPipeError):
+        print("refused")
+"#;
+
+/// How so many connections went: whether each was served.
+fn connections(place: &Place, count: usize) -> Vec<bool> {
+    let (port, number) = (TCP_PORT.to_string(), count.to_string());
+    let args = ["-c", CONNECTIONS, plan::TCP_SERVICE, &port, &number];
+    let done = place.run("/usr/bin/python3", &args).unwrap();
+    let lines = done.stdout.lines().map(|line| line == "served");
+    if done.ok() { lines.collect() } else { panic!("{done:?}") }
+}
+
+/// The way from the node to the gateway.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Hop {
+    Plain,
+    Tunnel,
+}
+
+/// Which resource sets the limit.
+#[derive(Clone, Copy)]
+enum Form {
+    Policy,
+    Annotation,
+}
+
+/// What leads to the service, with a limit.
+fn tcp_resources(hop: Hop, form: Form) -> String {
+    let limit = format!("{{connections: {{perSecond: 1, burst: {TCP_BURST}}}}}");
+    let service = "istio-egressgateway.istio-system.svc.cluster.local";
+    let (server, rule) = match hop {
+        Hop::Plain => ("protocol: TCP}", String::new()),
+        Hop::Tunnel => (
+            "protocol: TLS}\n    tls: {mode: ISTIO_MUTUAL}",
+            format!(
+                "---\napiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: hop}}\n\
+                 spec: {{host: {service}, trafficPolicy: {{tls: {{mode: ISTIO_MUTUAL}}}}}}\n"
+            ),
+        ),
+    };
+    let resources = match form {
+        Form::Policy => format!(
+            "apiVersion: egress-enforcer.io/v1alpha1\nkind: EgressPolicy\n\
+             metadata: {{name: db, namespace: shop}}\nspec:\n  rules:\n  - hosts: [{TCP_HOST}]\n    \
+             ports: [{{port: {TCP_PORT}, protocol: TCP}}]\n    rateLimit: {limit}\n"
+        ),
+        Form::Annotation => format!(
+            "apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {{name: db, namespace: shop, annotations: {{egress-enforcer.io/rate-limit: '{limit}'}}}}
+spec:
+  hosts: [{TCP_HOST}]
+  addresses: [{address}]
+  ports: [{{number: {TCP_PORT}, name: tcp, protocol: TCP}}]
+  resolution: DNS
+---
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {{name: egress, namespace: shop}}
+spec:
+  selector: {{istio: egressgateway}}
+  servers:
+  - hosts: ['*']
+    port: {{number: 15432, name: tcp, {server}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {{name: db, namespace: shop}}
+spec:
+  hosts: [{TCP_HOST}]
+  gateways: [mesh, egress]
+  tcp:
+  - match: [{{gateways: [mesh], port: {TCP_PORT}}}]
+    route: [{{destination: {{host: {service}, port: {{number: 15432}}}}}}]
+  - match: [{{gateways: [egress], port: 15432}}]
+    route: [{{destination: {{host: {TCP_HOST}, port: {{number: {TCP_PORT}}}}}}}]
+",
+            address = plan::TCP_SERVICE,
+        ),
+    };
+    resources + &rule
+}
+
+/// Connections within the rate are served, and those beyond it refused and recorded with their reason, until the rate
+/// allows more; the neighbour, whom the same resource limits, has connections of its own.
+fn holds_raw_tcp_to_its_rate(hop: Hop, form: Form, label: &str) {
+    let testbed = Testbed::test(1).unwrap();
+    let cluster = Cluster::grow(&testbed).unwrap();
+    let args = cluster.node_args(&testbed);
+    let (gateway, _node) = match hop {
+        Hop::Plain => {
+            testbed.apply_mesh(&mesh()).unwrap();
+            testbed.apply("tcp.yaml", &tcp_resources(hop, form)).unwrap();
+            (testbed.start_gateway(0).unwrap(), testbed.start_node_with(&args).unwrap())
+        }
+        Hop::Tunnel => {
+            testbed.prepare_mtls(1).unwrap();
+            testbed.apply_mesh(&mesh_mtls()).unwrap();
+            testbed.apply("tcp.yaml", &tcp_resources(hop, form)).unwrap();
+            let args = [args, testbed.identity_args("node"), Testbed::tunnel_args()].concat();
+            (testbed.start_gateway_mtls(0).unwrap(), testbed.start_node_with(&args).unwrap())
+        }
+    };
+    let (pod, neighbour) = (testbed.pod(), &cluster.neighbour);
+    let refused = || testbed.stat(0, "egress.denied.rate_limited").unwrap();
+    let one = || connections(neighbour, 1);
+    until_is(SOON, "the service to answer", one, |seen| seen == &[true]).unwrap();
+    assert_eq!(refused(), 0, "{}", gateway.stdout());
+
+    let began = Instant::now();
+    let seen = connections(pod, COUNT);
+    let most = tokens(began, TCP_BURST);
+    let served = seen.iter().filter(|served| **served).count();
+    assert_eq!(seen.len(), COUNT);
+    assert_eq!(seen[..TCP_BURST], [true; TCP_BURST], "{seen:?}");
+    assert!(served < COUNT && served <= most, "{served} of at most {most}: {seen:?}");
+    // The other workload is not limited by it.
+    assert_eq!(connections(neighbour, 1), [true], "{}", gateway.stdout());
+
+    let beyond = COUNT - served;
+    let lines = refusals(&gateway, beyond);
+    assert_eq!(lines.len(), beyond, "{lines:#?}");
+    for line in &lines {
+        assert_eq!(line["response_code"], 0, "{line}");
+        assert_eq!(line["response_flags"], "RL", "{line}");
+        assert_eq!(line["connection_termination_details"], "local_rate_limited", "{line}");
+        assert_eq!(line["upstream_cluster"], format!("outbound|{TCP_PORT}||{TCP_HOST}"), "{line}");
+        assert_eq!(line["upstream_host"], Value::Null, "{line}");
+        assert_eq!(line["workload"], "web", "{line}");
+    }
+    assert_eq!(refused(), u64::try_from(beyond).unwrap());
+    // `flows` says which resource sets the limit.
+    let control = testbed.gateway_control(0).to_string_lossy().into_owned();
+    let args = ["flows", "--control", &control, "--reason", "rate_limited", "--last", "1000"];
+    let flows = testbed.app().run(&testbed.agent().to_string_lossy(), &args).unwrap();
+    let why = format!(
+        ": {label} allows each workload 1 connections a second to each host, {TCP_BURST} at once"
+    );
+    let explained = flows.stdout.lines().filter(|line| line.ends_with(&why)).count();
+    assert_eq!(explained, beyond, "{flows:?}");
+    let through = testbed.node_metric("egress_tunnel_streams_total").unwrap();
+    assert_eq!(through > 0, hop == Hop::Tunnel, "{through}");
+    // A second later there is one more.
+    until_is(SOON, "the pod to be served again", || connections(pod, 1), |seen| seen == &[true])
+        .unwrap();
+}
+
+#[test]
+fn raw_tcp_beyond_its_rate_is_refused() {
+    holds_raw_tcp_to_its_rate(Hop::Plain, Form::Policy, "EgressPolicy shop/db, spec.rules[0]");
+    holds_raw_tcp_to_its_rate(Hop::Plain, Form::Annotation, "ServiceEntry shop/db");
+}
+
+#[test]
+fn raw_tcp_beyond_its_rate_is_refused_in_the_tunnel() {
+    holds_raw_tcp_to_its_rate(Hop::Tunnel, Form::Policy, "EgressPolicy shop/db, spec.rules[0]");
+    holds_raw_tcp_to_its_rate(Hop::Tunnel, Form::Annotation, "ServiceEntry shop/db");
 }
