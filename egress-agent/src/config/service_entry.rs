@@ -6,7 +6,7 @@ use crate::types::Port;
 record! {
     /// `ServiceEntry.spec`.
     struct ServiceEntry {
-        /// Names of the service: DNS names, or `*.example.com` for every name below one; `*example.com` and `*-a.example.com` for every longer name that ends so.
+        /// Names of the service: DNS names, or `*.example.com` for every name below one; `*example.com` and `*-a.example.com` for every longer name that ends so, without itself.
         "hosts" hosts: List<String> = required,
         /// Addresses (IP or CIDR) that identify a raw TCP service. CIDR only with resolution `NONE` or `STATIC`.
         "addresses" addresses: List<String> = "none",

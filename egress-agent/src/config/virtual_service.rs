@@ -14,7 +14,7 @@ use crate::types::Port;
 record! {
     /// `VirtualService.spec`.
     struct VirtualService {
-        /// Hosts that it is for. A name without a dot is completed with the namespace. A virtual service without hosts holds rules that others `delegate` to.
+        /// Hosts that it is for; `*.example.com` is every name below one, `*example.com` every name that ends so, itself included. A name without a dot is completed with the namespace. A virtual service without hosts holds rules that others `delegate` to.
         "hosts" hosts: List<String> = "none",
         /// Stages that it is for: `mesh` (where traffic leaves the application) and gateways (`name` or `namespace/name`).
         "gateways" gateways: List<String> = "`mesh`",

@@ -79,6 +79,42 @@ impl HostPattern {
         }
     }
 
+    /// The hosts that a rule for this one is for. Istio compares the ends of names to find a rule, so `*a.example` is
+    /// for `a.example`, too.
+    #[must_use]
+    pub fn rule_hosts(&self) -> Vec<Self> {
+        std::iter::once(self.clone()).chain(self.itself()).collect()
+    }
+
+    /// Whether a rule for this one is for all hosts of the other.
+    #[must_use]
+    pub fn rules(&self, other: &Self) -> bool {
+        match other {
+            Self::Exact(host) => self.rules_host(host),
+            Self::Below(_) | Self::Ending(_) | Self::Any => self.covers(other),
+        }
+    }
+
+    /// Whether a rule for this one is for the host.
+    #[must_use]
+    pub fn rules_host(&self, host: &Host) -> bool {
+        let is_itself = match (self, host) {
+            (Self::Ending(end), Host::Name(name)) => end == name,
+            _ => false,
+        };
+        is_itself || self.matches(host)
+    }
+
+    /// The name that follows the `*`, where it does not begin with a dot or a dash.
+    fn itself(&self) -> Option<Self> {
+        match self {
+            Self::Ending(name) if !name.starts_with('-') => {
+                Some(Self::Exact(Host::Name(Arc::clone(name))))
+            }
+            Self::Exact(_) | Self::Below(_) | Self::Ending(_) | Self::Any => None,
+        }
+    }
+
     /// The host, if it is one.
     #[must_use]
     pub fn exact(&self) -> Option<&Host> {
@@ -159,6 +195,29 @@ impl<T> HostTable<T> {
     #[must_use]
     pub fn get(&self, host: &Host) -> Option<&T> {
         self.matches(host).next()
+    }
+
+    /// The values of all rules for the host, the most specific first: besides those that match, `*a.example` for
+    /// `a.example` ([`HostPattern::rule_hosts`]).
+    pub fn rules_for<'t, 'h>(
+        &'t self,
+        host: &'h Host,
+    ) -> impl Iterator<Item = &'t T> + use<'t, 'h, T> {
+        let itself = match host {
+            Host::Name(name) => self.ending.get(name),
+            Host::Ip(_) => None,
+        };
+        let mut matching = self.matches(host);
+        // The exact name comes first, if there is one.
+        let exact = self.is_exact(host).then(|| matching.next()).flatten();
+        exact.into_iter().chain(itself).chain(matching)
+    }
+
+    fn is_exact(&self, host: &Host) -> bool {
+        match host {
+            Host::Name(name) => self.names.contains_key(name),
+            Host::Ip(ip) => self.ips.contains_key(ip),
+        }
     }
 
     /// The values of all patterns that match, the most specific first.

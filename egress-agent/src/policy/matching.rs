@@ -102,7 +102,7 @@ pub(super) fn has_parameter(parameters: &str, name: &str, wanted: &TextMatch) ->
 pub(super) fn tls(rule: &TlsRule, server_name: &Host, port: Port, source: &Source) -> bool {
     rule.matches.iter().any(|wanted| {
         wanted.port.is_none_or(|wanted| wanted == port)
-            && wanted.server_names.iter().any(|pattern| pattern.matches(server_name))
+            && wanted.server_names.iter().any(|pattern| pattern.rules_host(server_name))
             && wanted.source.matches(source)
     })
 }

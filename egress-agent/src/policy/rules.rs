@@ -94,6 +94,14 @@ pub struct RouteSet {
     pub gateways: Vec<(Arc<str>, StageRules)>,
 }
 
+impl RouteSet {
+    /// The hosts that its rules are for: [`HostPattern::rule_hosts`].
+    #[must_use]
+    pub fn rule_hosts(&self) -> Vec<HostPattern> {
+        self.hosts.iter().flat_map(HostPattern::rule_hosts).collect()
+    }
+}
+
 impl Scoped for RouteSet {
     fn namespace(&self) -> &Namespace {
         &self.namespace

@@ -30,7 +30,7 @@ pub(super) fn tls<'r>(
     nearest(matches.map(|(place, wanted)| {
         let mut unmet = Vec::new();
         of_port(wanted.port, port, &mut unmet);
-        if !wanted.server_names.iter().any(|pattern| pattern.matches(server_name)) {
+        if !wanted.server_names.iter().any(|pattern| pattern.rules_host(server_name)) {
             let names: Vec<_> = wanted.server_names.iter().map(ToString::to_string).collect();
             unmet.push(format!("sniHosts {}", names.join(", ")));
         }

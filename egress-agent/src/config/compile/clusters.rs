@@ -14,7 +14,7 @@ use super::{
     },
     Compiler, common_settings, nodes,
     precedence::{merged, most_specific},
-    rule::{Rule, RuleSubset, Subsets, hosts_of},
+    rule::{Rule, RuleSubset, Subsets},
     traffic::{self, Kinds, Tunnel},
 };
 use crate::{
@@ -37,7 +37,7 @@ impl Compiler<'_> {
         }
         let is_only_tls = meta.label.starts_with("BackendTLSPolicy ");
         // What the host is says what the rule means; how its name is spelled does not.
-        let hosts = hosts_of(&host);
+        let hosts = host.rule_hosts();
         let kinds = Kinds {
             gateway: !is_only_tls && hosts.iter().any(|host| self.groups.meet(host)),
             registry: hosts

@@ -122,7 +122,7 @@ impl Servers<'_> {
             hosts
         });
         let within = spec.hosts.iter().filter_map(|host| pattern(host, &meta.namespace));
-        let found = within.flat_map(|host| hosts.meeting(&host));
+        let found = within.flat_map(|host| hosts.meeting_any(&host.rule_hosts()));
         let entries = found.filter_map(|index| self.known.get(index));
         let seen =
             entries.filter(|entry| entry.exported == Exported::All || entry.exported == *exported);

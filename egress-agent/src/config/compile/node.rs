@@ -319,7 +319,7 @@ fn routed(routes: &[Arc<RouteSet>]) -> HashMap<(Protocol, Option<Port>), HostInd
     for set in routes {
         for key in reachability::ports(&set.mesh) {
             let hosts = routed.entry(key).or_default();
-            set.hosts.iter().for_each(|host| hosts.add(host, ()));
+            set.rule_hosts().iter().for_each(|host| hosts.add(host, ()));
         }
     }
     routed

@@ -55,7 +55,10 @@ impl ForwardedHosts {
     }
 
     fn forwards(&self, port: Port, host: &HostPattern) -> bool {
-        self.anywhere.meets(host) || self.on_port.get(&port).is_some_and(|hosts| hosts.meets(host))
+        host.rule_hosts().iter().any(|host| {
+            self.anywhere.meets(host)
+                || self.on_port.get(&port).is_some_and(|hosts| hosts.meets(host))
+        })
     }
 }
 
@@ -71,7 +74,7 @@ impl<'r> ReachabilityIndex<'r> {
         for set in routes {
             for (gateway, rules) in &set.gateways {
                 for (protocol, port) in ports(rules) {
-                    onward.entry((&**gateway, protocol)).or_default().add(port, &set.hosts);
+                    onward.entry((&**gateway, protocol)).or_default().add(port, &set.rule_hosts());
                 }
             }
         }
@@ -137,7 +140,11 @@ impl Compiler<'_> {
             }
             for (gateway, _) in &set.gateways {
                 let Some(own) = self.by_gateway.get(gateway) else { continue };
-                for host in set.hosts.iter().filter(|host| !own.hosts.meets(host)) {
+                for host in set
+                    .hosts
+                    .iter()
+                    .filter(|host| !host.rule_hosts().iter().any(|host| own.hosts.meets(host)))
+                {
                     let message = format!("Gateway {gateway} doesn't serve {host}");
                     meta.cx(self.report).warn(&hosts_at, message).code = Some("IST0132");
                 }
@@ -208,7 +215,7 @@ impl Compiler<'_> {
             hash_map::Entry::Occupied(known) => known.into_mut(),
             hash_map::Entry::Vacant(place) => place.insert(self.served(group, owner, port)),
         };
-        let first = served.first_meeting(host);
+        let first = host.rule_hosts().iter().filter_map(|host| served.first_meeting(host)).min();
         let server = first.and_then(|index| self.servers.get(index));
         let Some(server) = server else {
             return Some(format!(

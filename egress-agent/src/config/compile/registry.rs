@@ -36,7 +36,9 @@ impl<'r> Registry<'r> {
 
     /// The ports of a protocol that are declared for the hosts of a route set.
     pub(super) fn declared(&self, protocol: Protocol, set: &RouteSet) -> Vec<Port> {
-        self.ports.get(&protocol).map_or_else(Vec::new, |ports| ports.meeting_any(&set.hosts))
+        self.ports
+            .get(&protocol)
+            .map_or_else(Vec::new, |ports| ports.meeting_any(&set.rule_hosts()))
     }
 
     /// The services that have a host in common with a route set, in order.
@@ -47,7 +49,7 @@ impl<'r> Registry<'r> {
             all.for_each(|(index, service)| hosts.add(&service.host, index));
             hosts
         });
-        let found = hosts.meeting_any(&set.hosts).into_iter();
+        let found = hosts.meeting_any(&set.rule_hosts()).into_iter();
         found.filter_map(|index| Some(&**self.services.get(index)?)).collect()
     }
 }

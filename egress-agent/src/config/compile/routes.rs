@@ -63,7 +63,7 @@ pub(super) struct RouteHosts {
 impl From<Vec<HostPattern>> for RouteHosts {
     fn from(all: Vec<HostPattern>) -> Self {
         let mut index = HostIndex::default();
-        all.iter().for_each(|host| index.add(host, ()));
+        all.iter().flat_map(HostPattern::rule_hosts).for_each(|host| index.add(&host, ()));
         Self { all, index }
     }
 }
@@ -162,14 +162,16 @@ impl Compiler<'_> {
             } else if !seen.insert(host.clone()) {
                 cx.error(&text.at, format!("the host {host} is listed twice"));
             } else {
-                if let Some(other) = index.first_meeting(&host).and_then(|at| read.get(at)) {
+                let mut own = host.rule_hosts().into_iter();
+                let other = own.find_map(|host| index.first_meeting(&host));
+                if let Some(other) = other.and_then(|at| read.get(at)) {
                     let message = format!(
                         "it overlaps with {other}, which an API server refuses: give each a \
                          VirtualService. The more exact one counts"
                     );
                     cx.warn(&text.at, message).found = Some(format!("{:?}", text.value));
                 }
-                index.add(&host, read.len());
+                host.rule_hosts().iter().for_each(|host| index.add(host, read.len()));
                 read.push(host);
             }
         }

@@ -1,6 +1,6 @@
 //! A destination rule as compilation uses it.
 
-use std::{collections::HashMap, sync::Arc};
+use std::collections::HashMap;
 
 use super::{
     super::resource::Meta,
@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     policy::{Exported, HostPattern},
-    types::{Host, Labels, Namespace, Port},
+    types::{Labels, Namespace, Port},
 };
 
 /// A destination rule, read.
@@ -34,29 +34,15 @@ pub(super) struct Subsets {
     pub(super) by_name: HashMap<String, usize>,
 }
 
-/// The hosts that a rule for this one is for. Istio compares the ends of names to find a rule, so `*a.example` is for
-/// `a.example`, too.
-pub(super) fn hosts_of(host: &HostPattern) -> Vec<HostPattern> {
-    let itself = match host {
-        HostPattern::Ending(name) => Some(HostPattern::Exact(Host::Name(Arc::clone(name)))),
-        HostPattern::Exact(_) | HostPattern::Below(_) | HostPattern::Any => None,
-    };
-    std::iter::once(host.clone()).chain(itself).collect()
-}
-
 impl Rule {
     /// The hosts that it is for.
     pub(super) fn hosts(&self) -> Vec<HostPattern> {
-        hosts_of(&self.host)
+        self.host.rule_hosts()
     }
 
     /// Whether it is for all of these hosts.
     pub(super) fn covers(&self, host: &HostPattern) -> bool {
-        let is_itself = match (&self.host, host) {
-            (HostPattern::Ending(end), HostPattern::Exact(Host::Name(name))) => end == name,
-            _ => false,
-        };
-        is_itself || self.host.covers(host)
+        self.host.rules(host)
     }
 
     /// Every wish for a tunnel, wherever in the rule it stands.

@@ -80,7 +80,8 @@ impl Compiler<'_> {
         let mut routed = HostsByPort::default();
         for Resource { meta, spec } in resources.iter().chain(self.delegates) {
             let of = |text: &Spanned<String>| pattern(text, &meta.namespace);
-            let hosts: Vec<HostPattern> = spec.hosts.iter().filter_map(of).collect();
+            let hosts = spec.hosts.iter().filter_map(of).flat_map(|host| host.rule_hosts());
+            let hosts: Vec<HostPattern> = hosts.collect();
             for rule in rules(spec) {
                 let is_outside = |(text, _): &(&Spanned<String>, _)| {
                     of(text).is_some_and(|host| {
@@ -147,7 +148,7 @@ impl Compiler<'_> {
                     complete = false;
                     continue;
                 };
-                if self.entries.meet(&host) {
+                if host.rule_hosts().iter().any(|host| self.entries.meet(host)) {
                     let namespace = &meta.namespace;
                     if is_suffix(&host)
                         && self.entries.covering(&host).is_empty()
@@ -174,7 +175,10 @@ impl Compiler<'_> {
             // At the mesh a match's port is the one that the application dialled.
             for of in rules(spec).flat_map(|rule| rule.matches) {
                 let port = of.port.filter(|port| {
-                    let is_declared = |host| declared.meets(host, port.value);
+                    let is_declared = |host: &HostPattern| {
+                        let mut hosts = host.rule_hosts().into_iter();
+                        hosts.any(|host| declared.meets(&host, port.value))
+                    };
                     of.is_for(spec, Stages::MeshAlone) && !known.iter().any(is_declared)
                 });
                 let Some(port) = port else { continue };

@@ -2,7 +2,10 @@
 
 use egress_ebpf::reason::Reason;
 
-use crate::config::testing::{Gateway, errors, problems};
+use crate::{
+    config::testing::{Gateway, compiled, errors, problems},
+    policy::NodeAction,
+};
 
 fn entry(host: &str) -> String {
     format!(
@@ -67,6 +70,159 @@ fn a_rule_within_a_label_is_for_the_name_itself() {
         let expected =
             rules.iter().filter(|(host, _)| ["*.a.example", "*-a.example"].contains(host));
         assert_eq!(idle, expected.count(), "{rules:?}: {found:?}");
+    }
+}
+
+/// The hosts of the table below, and one that no rule is for.
+const SERVICES: [&str; 4] = ["a.example", "xa.example", "x.a.example", "b.test"];
+/// Which of [`SERVICES`] a virtual service with a host is for, as Istio's `host.Name` compares them.
+const RULED: [(&str, [bool; 4]); 6] = [
+    ("a.example", [true, false, false, false]),
+    ("*a.example", [true, true, true, false]),
+    ("*.a.example", [false, false, true, false]),
+    ("*-a.example", [false, false, false, false]),
+    ("*example", [true, true, true, false]),
+    ("*.example", [true, true, true, false]),
+];
+const SERVICE: &str = "istio-egressgateway.istio-system.svc.cluster.local";
+
+fn services(port: &str) -> String {
+    format!(
+        "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{name: e, namespace: apps}}\n\
+         spec: {{hosts: [{}], resolution: DNS, ports: [{port}]}}\n",
+        SERVICES.join(", ")
+    )
+}
+
+fn route(name: &str, spec: &str) -> String {
+    format!(
+        "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: {name}, namespace: apps}}\n\
+         spec: {spec}\n"
+    )
+}
+
+/// Rules of a `VirtualService` that restrict hold for every host that Istio applies them to: at the mesh, and where they
+/// lead to a gateway, whose server names the host itself or any.
+#[test]
+fn a_virtual_service_within_a_label_is_for_the_name_itself() {
+    let http = services("{number: 80, name: h, protocol: HTTP}");
+    let to_b = "route: [{destination: {host: b.test, port: {number: 80}}}]";
+    for (host, ruled) in RULED {
+        let at_mesh = route("r", &format!("{{hosts: ['{host}'], http: [{{{to_b}}}]}}"));
+        let at_gateway = route(
+            "r",
+            &format!(
+                "{{hosts: ['{host}'], gateways: [mesh, egress], http: [\
+                 {{match: [{{gateways: [mesh]}}], route: [{{destination: {{host: {SERVICE}, port: {{number: 8080}}}}}}]}}, \
+                 {{match: [{{gateways: [egress]}}], {to_b}}}]}}"
+            ),
+        );
+        let gateway = |hosts: &str| {
+            format!(
+                "apiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {{name: egress, namespace: apps}}\n\
+                 spec: {{selector: {{istio: egressgateway}}, servers: [{{port: {{number: 8080, name: h, protocol: HTTP}}, \
+                 hosts: [{hosts}]}}]}}\n"
+            )
+        };
+        for texts in [
+            [&http, &at_mesh, ""],
+            [&http, &at_gateway, &gateway("'*'")],
+            [&http, &at_gateway, &gateway("a.example, xa.example, x.a.example, b.test")],
+        ] {
+            let gateway = Gateway::new(&texts, "direct: registry\n");
+            let found = SERVICES.map(|asked| {
+                let route = gateway.get(80, asked, "/").unwrap();
+                route.cluster.name.0.ends_with("||b.test")
+            });
+            // Without a rule each is sent to itself.
+            let expected = [ruled[0], ruled[1], ruled[2], true];
+            assert_eq!(found, expected, "{host} {texts:?}");
+        }
+        // An exact name is more specific than every other.
+        let own = route(
+            "own",
+            "{hosts: [a.example], http: [{route: [{destination: {host: xa.example, port: {number: 80}}}]}]}",
+        );
+        if host != "a.example" {
+            let gateway = Gateway::new(&[&http, &at_mesh, &own], "direct: registry\n");
+            let chosen = gateway.get(80, "a.example", "/").unwrap().cluster.name.0.to_string();
+            assert_eq!(chosen, "outbound|80||xa.example", "{host}");
+        }
+    }
+}
+
+/// A rule for server names is for the same ones, and no such port is opened past the gateway that it leads to.
+#[test]
+fn server_names_within_a_label_are_for_the_name_itself() {
+    let tls = services("{number: 443, name: t, protocol: TLS}");
+    for (host, ruled) in RULED {
+        let spec = format!(
+            "{{hosts: ['{host}'], tls: [{{match: [{{sniHosts: ['{host}'], port: 443}}], \
+             route: [{{destination: {{host: b.test, port: {{number: 443}}}}}}]}}]}}"
+        );
+        let gateway = Gateway::new(&[&tls, &route("r", &spec)], "direct: registry\n");
+        let found = SERVICES.map(|asked| {
+            let route = gateway.tls(443, asked).unwrap();
+            route.cluster.name.0.ends_with("||b.test")
+        });
+        assert_eq!(found, [ruled[0], ruled[1], ruled[2], true], "{host}");
+
+        let spec = spec
+            .replace("b.test, port: {number: 443}", &format!("{SERVICE}, port: {{number: 443}}"));
+        let opened = compiled(&[&tls, &route("r", &spec)], "direct: registry\n");
+        let opened = opened.snapshot.node.routes.iter();
+        let opened = opened.filter(|route| route.action == NodeAction::Direct).count();
+        assert_eq!(opened, ruled.iter().filter(|ruled| !**ruled).count(), "{host}");
+    }
+}
+
+/// What `check` says of such hosts.
+#[test]
+fn what_is_said_of_hosts_within_a_label_fits_what_they_are_for() {
+    let entry = |host: &str| {
+        entry(host).replace("  ports:", "  resolution: DNS\n  ports:").replace("HTTP", "TLS")
+    };
+    let tls = |hosts: &str, name: &str| {
+        format!(
+            "{{hosts: [{hosts}], tls: [{{match: [{{sniHosts: ['{name}'], port: 80}}], \
+             route: [{{destination: {{host: a.example}}}}]}}]}}"
+        )
+    };
+    for (spec, expected) in [
+        (tls("'*a.example'", "a.example"), None),
+        (tls("'*a.example'", "*a.example"), None),
+        (tls("'*.a.example'", "a.example"), Some("isn't within the VirtualService's hosts")),
+        (tls("a.example", "*a.example"), Some("isn't within the VirtualService's hosts")),
+        (tls("'*a.example', a.example", "a.example"), Some("it overlaps with *a.example")),
+        (tls("a.example, '*a.example'", "a.example"), Some("it overlaps with a.example")),
+        (tls("'*-a.example', a.example", "a.example"), Some("no ServiceEntry has *-a.example")),
+    ] {
+        let found = problems(&[&entry("a.example"), &route("r", &spec)], "direct: registry\n");
+        let said: Vec<_> = found.iter().map(|found| found.message.as_str()).collect();
+        match expected {
+            // The name itself is the only one that the registry has.
+            None => {
+                let fits = |said: &&str| said.contains("have single hosts of *a.example alone");
+                assert!(said.iter().all(fits), "{spec}: {said:?}");
+            }
+            Some(expected) => {
+                assert!(said.iter().any(|said| said.contains(expected)), "{spec}: {said:?}");
+            }
+        }
+    }
+}
+
+/// A service that is declared so has longer names alone: Envoy finds no virtual host for the name itself, and neither
+/// sends it anywhere.
+#[test]
+fn a_service_entry_within_a_label_does_not_allow_the_name_itself() {
+    let gateway = Gateway::new(&[&entry("*a.example")], "direct: registry\n");
+    let ask = |host: &str| gateway.get(80, host, "/").map_err(|denied| denied.reason).map(drop);
+    for host in ["xa.example", "x.a.example"] {
+        assert_eq!(ask(host), Ok(()), "{host}");
+    }
+    for host in ["a.example", "b.test"] {
+        assert_eq!(ask(host), Err(Reason::HostNotInRegistry), "{host}");
     }
 }
 

@@ -17,7 +17,13 @@ use crate::{
 };
 
 fn meets(host: &HostPattern, set: &RouteSet) -> bool {
-    set.hosts.iter().any(|own| own.intersect(host).is_some())
+    set.hosts.iter().any(|own| meet(own, host))
+}
+
+/// Whether rules for both have a host in common.
+fn meet(a: &HostPattern, b: &HostPattern) -> bool {
+    let others = b.rule_hosts();
+    a.rule_hosts().iter().any(|a| others.iter().any(|b| a.intersect(b).is_some()))
 }
 
 /// Whether some namespace sees both, and neither, or each, is its own.
@@ -100,7 +106,7 @@ fn dead_ends(snapshot: &Snapshot) -> BTreeSet<String> {
                 let server = snapshot.rules.servers.iter().find(|server| {
                     server.port == *port
                         && has_labels(labels, &server.selector)
-                        && server.hosts.iter().any(|(_, own)| own.intersect(host).is_some())
+                        && server.hosts.iter().any(|(_, own)| meet(own, host))
                 });
                 let good = server.is_some_and(|server| {
                     let fits = match server.protocol {
@@ -132,7 +138,7 @@ fn unserved(snapshot: &Snapshot) -> BTreeSet<String> {
             let own: Vec<_> = servers.filter(|server| server.gateway == *gateway).collect();
             for host in set.hosts.iter().filter(|_| !own.is_empty()) {
                 let mut hosts = own.iter().flat_map(|server| &server.hosts);
-                if !hosts.any(|(_, served)| served.intersect(host).is_some()) {
+                if !hosts.any(|(_, served)| meet(served, host)) {
                     found.insert(format!("{} {gateway} {host}", set.name));
                 }
             }
@@ -236,7 +242,7 @@ fn direct(snapshot: &Snapshot, beyond: &BTreeSet<String>) -> BTreeSet<String> {
         let port = service.port.0;
         let here = |wanted: Option<Port>| wanted.is_none_or(|wanted| wanted == port);
         let covering = |set: &&std::sync::Arc<RouteSet>| {
-            set.hosts.iter().any(|host| host.covers(&service.host))
+            set.hosts.iter().any(|host| host.rules(&service.host))
         };
         let routed =
             snapshot.rules.routes.iter().filter(covering).any(|set| match service.protocol {
@@ -306,7 +312,7 @@ proptest! {
         let beyond = beyond_the_node(&compiled);
         for place in &beyond {
             let host = HostPattern::parse(place.split(' ').nth(1).unwrap()).unwrap();
-            let is_asked = asking(&text).iter().any(|asked| asked.intersect(&host).is_some());
+            let is_asked = asking(&text).iter().any(|asked| meet(asked, &host));
             prop_assert!(is_asked, "{}: {}", place, text);
         }
         let expected = match snapshot.mesh.direct {
@@ -322,7 +328,7 @@ proptest! {
         };
         let asking = asking(&text);
         let led = snapshot.rules.services.iter().filter(|service| {
-            let is_asked = asking.iter().any(|host| host.intersect(&service.host).is_some());
+            let is_asked = asking.iter().any(|host| meet(host, &service.host));
             service.protocol == Protocol::Tls && is_asked && is_led(service.port.0)
         });
         let led: BTreeSet<String> = led

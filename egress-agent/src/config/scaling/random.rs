@@ -3,10 +3,11 @@
 use proptest::{collection::vec, option, prelude::*, sample::select};
 
 const API: &str = "networking.istio.io/v1";
-const HOSTS: [&str; 9] = [
+const HOSTS: [&str; 10] = [
     "a.example",
     "b.a.example",
     "*.a.example",
+    "*a.example",
     "*.example",
     "c.b.a.example",
     "x.example",

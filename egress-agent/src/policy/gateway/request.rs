@@ -44,7 +44,7 @@ impl GatewayPolicy {
         if service.protocol != Protocol::Http {
             return Err(refusal::wrong_protocol(service, "plain HTTP"));
         }
-        let mut bound = mesh.http.matches(host);
+        let mut bound = mesh.http.rules_for(host);
         let bound = bound.find_map(|bound| preferred(bound, request.source.namespace()));
         let Some(Bound { set, rules }) = bound else {
             let cluster = self.direct(service, host, request.source)?;
@@ -118,7 +118,7 @@ impl GatewayPolicy {
         own: &Arc<Cluster>,
     ) -> Result<HttpRoute, Denied> {
         let host = request.host;
-        let rules = stage.http.get(host).map_or(&[][..], Vec::as_slice);
+        let rules = stage.http.rules_for(host).next().map_or(&[][..], Vec::as_slice);
         let Some((rule, matched)) = first(rules, request, port.0)? else {
             let nearest = unmet::http(rules.iter().map(|rule| &**rule), request, port.0);
             return Err(refusal::no_stage_rule(host, port, &nearest));

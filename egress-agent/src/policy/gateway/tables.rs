@@ -214,8 +214,10 @@ fn bindings<'a>(servers: &[&'a Arc<Server>], routes: &'a [Arc<RouteSet>]) -> Vec
     for set in routes {
         for (gateway, rules) in &set.gateways {
             let own = by_gateway.entry(gateway).or_default();
-            let hosts = set.hosts.iter().enumerate();
-            hosts.for_each(|(number, host)| own.hosts.add(host, (own.sets.len(), number)));
+            for (number, host) in set.hosts.iter().enumerate() {
+                let item = (own.sets.len(), number);
+                host.rule_hosts().iter().for_each(|host| own.hosts.add(host, item));
+            }
             own.sets.push((set, rules));
         }
     }
@@ -235,7 +237,8 @@ fn bindings<'a>(servers: &[&'a Arc<Server>], routes: &'a [Arc<RouteSet>]) -> Vec
             if namespace.as_ref().is_some_and(|namespace| *namespace != set.namespace) {
                 return None;
             }
-            let host = served.intersect(wanted)?;
+            let itself = || wanted.rules(served).then(|| served.clone());
+            let host = served.intersect(wanted).or_else(itself)?;
             Some(Binding { server, set, rules, host, precision: precision(wanted) })
         }));
     }
@@ -302,7 +305,7 @@ pub(super) fn tunnel_tcp(
                 continue;
             }
             let index = services.get_or_init(|| by_host(&rules.services));
-            let met = index.meeting_any(&set.hosts).into_iter();
+            let met = index.meeting_any(&set.rule_hosts()).into_iter();
             let met = met.filter_map(|index| rules.services.get(index));
             let named = met
                 .filter(|service| service.protocol == Protocol::Tcp && rule.is_on(service.port.0));

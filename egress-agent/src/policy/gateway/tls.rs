@@ -60,7 +60,7 @@ impl GatewayPolicy {
             }
             return Err(refusal::wrong_protocol(service, "TLS"));
         }
-        let mut bound = mesh.tls.matches(host);
+        let mut bound = mesh.tls.rules_for(host);
         let bound = bound.find_map(|bound| preferred(bound, source.namespace()));
         let Some(Bound { set, rules }) = bound else {
             if let Some(termination) = own() {
@@ -149,7 +149,7 @@ impl GatewayPolicy {
         let chosen = match served {
             ServerProtocol::Passthrough(setting) => {
                 Self::hello_allowed(encrypted, *setting, host)?;
-                stage.tls.get(host).and_then(|rules| {
+                stage.tls.rules_for(host).next().and_then(|rules| {
                     let mut rules = rules.iter();
                     let rule = rules.find(|rule| matching::tls(rule, host, port.0, source))?;
                     trace::note(|| Step::Rule(rule.place.clone()));
@@ -182,7 +182,7 @@ impl GatewayPolicy {
             }
         };
         let chosen = chosen.ok_or_else(|| {
-            let rules = stage.tls.get(host).into_iter().flatten();
+            let rules = stage.tls.rules_for(host).next().into_iter().flatten();
             let nearest = unmet::tls(rules.map(|rule| &**rule), host, port.0, source);
             refusal::no_stage_rule(host, port, &nearest)
         })?;
@@ -282,13 +282,13 @@ impl GatewayPolicy {
         host: &Host,
         source: &Source,
     ) -> Result<TcpRoute, Denied> {
-        let chosen = stage.tcp.get(host).and_then(|rules| {
+        let chosen = stage.tcp.rules_for(host).next().and_then(|rules| {
             let rule = rules.iter().find(|rule| matching::tcp(rule, Some(port.0), source))?;
             trace::note(|| Step::Rule(rule.place.clone()));
             matching::pick(&rule.targets)
         });
         let chosen = chosen.ok_or_else(|| {
-            let rules = stage.tcp.get(host).into_iter().flatten();
+            let rules = stage.tcp.rules_for(host).next().into_iter().flatten();
             let nearest = unmet::tcp(rules.map(|rule| &**rule), port.0, source);
             refusal::no_stage_rule(host, port, &nearest)
         })?;

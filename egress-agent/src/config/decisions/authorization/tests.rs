@@ -125,6 +125,7 @@ fn each_condition_holds_or_not() {
         ("from: [{source: {namespaces: [VALUE], ipBlocks: [10.0.0.5]}}]", "apps", "shop", true),
         ("to: [{operation: {hosts: [VALUE]}}]", "A.example", "b.example", false),
         ("to: [{operation: {hosts: [VALUE]}}]", "'*.example'", "'*.test'", false),
+        ("to: [{operation: {hosts: [VALUE]}}]", "'*a.example'", "'*.a.example'", false),
         ("to: [{operation: {methods: [VALUE]}}]", "GET", "POST", false),
         ("to: [{operation: {methods: [VALUE]}}]", "'G*'", "get", false),
         ("to: [{operation: {paths: [VALUE]}}]", "/x/y", "/x", false),

@@ -3,8 +3,16 @@ use proptest::{collection::vec, option, prelude::*, sample::select};
 use super::*;
 
 fn hosts() -> impl Strategy<Value = Vec<HostPattern>> {
-    let texts =
-        ["*", "a.example", "b.a.example", "*.a.example", "*.example", "*.b.a.example", "x.test"];
+    let texts = [
+        "*",
+        "a.example",
+        "b.a.example",
+        "*.a.example",
+        "*a.example",
+        "*.example",
+        "*.b.a.example",
+        "x.test",
+    ];
     let pattern = select(texts.to_vec()).prop_map(|text| HostPattern::parse(text).unwrap());
     vec(pattern, 1..4).prop_map(|mut hosts| {
         hosts.sort_unstable();
@@ -67,7 +75,8 @@ fn searched(servers: &[&Arc<Server>], routes: &[Arc<RouteSet>]) -> Vec<Found> {
                     continue;
                 }
                 for wanted in &set.hosts {
-                    if let Some(host) = served.intersect(wanted) {
+                    let itself = || wanted.rules(served).then(|| served.clone());
+                    if let Some(host) = served.intersect(wanted).or_else(itself) {
                         let (server, set) = (Arc::as_ptr(server), Arc::as_ptr(set));
                         found.push((server, set, host, precision(wanted)));
                     }
