@@ -3,7 +3,7 @@
 use super::testing::problems;
 use crate::config::Severity;
 
-/// What current definitions refuse, and is in force here all the same.
+/// What current definitions or Istio's webhook refuse, and is in force here all the same.
 const REFUSED_BY_API_SERVERS: &str = "API server refuses";
 
 /// What rules are about.

@@ -8,6 +8,7 @@ mod compiler;
 mod conditions;
 mod destinations;
 mod direct;
+mod durations;
 mod egress;
 mod egress_addresses;
 mod entry;

@@ -492,6 +492,8 @@ fn destination_rules() {
         ("{connectionPool: {tcp: {maxConnections: 0}}}", "refuse everything"),
         ("{connectionPool: {tcp: {connectTimeout: 10}}}", "expected a duration"),
         ("{connectionPool: {tcp: {connectTimeout: 0s}}}", "no connection could be made"),
+        ("{connectionPool: {tcp: {connectTimeout: 0.9ms}}}", "no connection could be made"),
+        ("{loadBalancer: {warmupDurationSecs: 0s}}", "an endpoint that is never new"),
         ("{connectionPool: {tcp: {tcpKeepalive: {probes: 0}}}}", "not a number of probes"),
         ("{connectionPool: {tcp: {tcpKeepalive: {probes: 128}}}}", "not a number of probes"),
         ("{connectionPool: {tcp: {tcpKeepalive: {time: 100ms}}}}", "expected 1s to 32767s"),

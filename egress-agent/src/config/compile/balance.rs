@@ -9,7 +9,10 @@ use super::super::{
         RingHash, SimpleLb, Warmup as WarmupMirror,
     },
 };
-use super::locality;
+use super::{
+    durations::{self, SHORTEST},
+    locality,
+};
 use crate::policy::{
     ConsistentHash, HashCookie, HashKey, HashTable, LoadBalancer, LocalitySetting, Warmup,
 };
@@ -62,9 +65,11 @@ pub(super) fn balancing_of(settings: &LoadBalancerSettings, cx: &mut Cx<'_>) -> 
     let hash = consistent_hash.as_ref().map(|hash| Arc::new(consistent(hash, cx)));
     let warmup = match (warmup, warmup_duration) {
         (Some(warmup), _) => warming(warmup, cx),
-        (None, Some(duration)) => {
-            Some(Warmup { duration: duration.value, minimum_percent: 10.0, aggression: 1.0 })
-        }
+        (None, Some(duration)) => warmup_time(duration, cx).map(|duration| Warmup {
+            duration,
+            minimum_percent: 10.0,
+            aggression: 1.0,
+        }),
         (None, None) => None,
     };
     if let Some(at) = settings.warmup.as_ref().map(|warmup| &warmup.at)
@@ -230,13 +235,20 @@ fn is_prime(number: u32) -> bool {
     number >= 2 && !(2..).take_while(|by| u64::from(*by).pow(2) <= number.into()).any(divides)
 }
 
+fn warmup_time(duration: &Spanned<Duration>, cx: &mut Cx<'_>) -> Option<Duration> {
+    if duration.value < SHORTEST {
+        let found = format!("{:?}", duration.value);
+        cx.wrong(&duration.at, found, "at least 1ms", "an endpoint that is never new");
+        return None;
+    }
+    durations::warn_of_parts(Some(duration), cx);
+    Some(duration.value)
+}
+
 fn warming(mirror: &WarmupMirror, cx: &mut Cx<'_>) -> Option<Warmup> {
     let WarmupMirror { at: _, duration, minimum_percent, aggression } = mirror;
     let duration = duration.as_ref()?;
-    if duration.value < Duration::from_millis(1) {
-        cx.wrong(&duration.at, "0", "at least 1ms", "an endpoint that is never new");
-        return None;
-    }
+    let duration = warmup_time(duration, cx)?;
     let minimum = minimum_percent.as_ref().map_or(10.0, |percent| {
         if !(0.0..=100.0).contains(&percent.value) {
             cx.wrong(&percent.at, percent.value.to_string(), "0 to 100", "not a percentage");
@@ -251,7 +263,7 @@ fn warming(mirror: &WarmupMirror, cx: &mut Cx<'_>) -> Option<Warmup> {
         cx.wrong(&aggression.at, found, "a number above 0", "no load would ever come");
         1.0
     });
-    Some(Warmup { duration: duration.value, minimum_percent: minimum, aggression })
+    Some(Warmup { duration, minimum_percent: minimum, aggression })
 }
 
 #[cfg(test)]

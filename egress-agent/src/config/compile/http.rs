@@ -17,7 +17,7 @@ use super::{
         text::StringMatch,
         virtual_service::{HttpDestination, HttpMatch as Mirror, HttpRule as RuleMirror},
     },
-    Compiler,
+    Compiler, durations,
     lookup::Traffic,
     places,
     routes::{Scope, Stage, check_stages, in_stage, only_port, shares, source},
@@ -136,7 +136,7 @@ impl Compiler<'_> {
         if let Some(upgrade) = websocket_upgrade {
             cx.warn(&upgrade.at, "the current API has no such field, and an API server refuses it");
         }
-        answers::short(timeout.as_ref(), &mut cx);
+        durations::warn_of(timeout.as_ref(), &mut cx);
         let (request_headers, response_headers) = header_ops(headers.as_ref(), &mut cx);
         let base = HttpAction {
             // As in Istio, the rewrite counts for more than the header.

@@ -10,17 +10,10 @@ use super::{
             RetryBudget as RetryBudgetMirror, TcpPool,
         },
     },
+    durations::{self, SHORTEST},
     keepalive::keepalive,
 };
 use crate::policy::{ConnectionPool, HttpVersion, OutlierDetection, RetryBudget};
-
-/// Warns of a duration that the current definitions do not allow.
-fn short(given: Option<&Spanned<Duration>>, cx: &mut Cx<'_>) {
-    if let Some(short) = given.filter(|given| given.value < Duration::from_millis(1)) {
-        let message = "a current API server refuses durations below 1ms";
-        cx.warn(&short.at, message).found = Some(format!("{:?}", short.value));
-    }
-}
 
 /// And the version of HTTP that is asked for, where one is.
 pub(super) fn connection_pool_of(
@@ -47,21 +40,26 @@ pub(super) fn connection_pool_of(
         } = tcp;
         pool.max_connections = not_zero(max_connections, cx).unwrap_or(pool.max_connections);
         if let Some(timeout) = connect_timeout {
-            if timeout.value.is_zero() {
-                cx.wrong(&timeout.at, "0", "a duration above 0", "no connection could be made");
+            if timeout.value < SHORTEST {
+                let found = format!("{:?}", timeout.value);
+                cx.wrong(&timeout.at, found, "at least 1ms", "no connection could be made");
+            } else {
+                durations::warn_of_parts(Some(timeout), cx);
             }
             pool.connect_timeout = timeout.value;
         }
-        short(idle_timeout.as_ref(), cx);
+        durations::warn_of(idle_timeout.as_ref(), cx);
         if let Some(timeout) = idle_timeout {
             pool.idle_timeout = timeout.value;
             pool.tcp_idle_timeout = (!timeout.value.is_zero()).then_some(timeout.value);
         }
         pool.keepalive = tcp_keepalive.as_ref().map(|settings| keepalive(settings, cx));
         pool.max_connection_duration = max_connection_duration.as_ref().map(|most| {
-            if most.value < Duration::from_millis(1) {
+            if most.value < SHORTEST {
                 let found = format!("{:?}", most.value);
                 cx.wrong(&most.at, found, "at least 1ms", "no connection could be used");
+            } else {
+                durations::warn_of_parts(Some(most), cx);
             }
             most.value
         });
@@ -83,7 +81,7 @@ pub(super) fn connection_pool_of(
             not_zero(http2_max_requests, cx).or(pending).unwrap_or(pool.max_requests);
         pool.max_requests_per_connection =
             max_requests_per_connection.as_ref().map_or(0, |max| max.value);
-        short(idle_timeout.as_ref(), cx);
+        durations::warn_of(idle_timeout.as_ref(), cx);
         pool.idle_timeout = idle_timeout.as_ref().map_or(pool.idle_timeout, |t| t.value);
         pool.max_concurrent_streams =
             not_zero(max_concurrent_streams, cx).unwrap_or(pool.max_concurrent_streams);
@@ -150,7 +148,7 @@ pub(super) fn outlier_detection_of(
         })
     });
     let base = base_ejection_time.as_ref();
-    short(base, cx);
+    durations::warn_of(base, cx);
     (errors > 0 || splits).then(|| OutlierDetection {
         consecutive_errors: errors,
         local_origin_failures,

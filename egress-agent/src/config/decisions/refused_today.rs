@@ -1,6 +1,9 @@
 //! What a current API server refuses of a resource, and older ones took: it is in force here, with a warning.
 
-use crate::config::{Severity, testing::compiled};
+use crate::config::{
+    Severity,
+    testing::{compiled, problems},
+};
 
 const ENTRY: &str = "
 apiVersion: networking.istio.io/v1
@@ -73,6 +76,99 @@ fn settings_of_tls_without_a_mode_are_warned_of() {
     }
     for tls in ["{mode: DISABLE}", "{}", "{mode: SIMPLE, sni: a.example}"] {
         assert_eq!(says(&rule(&format!("{{tls: {tls}}}"))), 0, "{tls}");
+    }
+}
+
+/// Every duration of Istio's four kinds that is in force here: below 1ms, with a part of a millisecond, at 1ms, and
+/// what `check` says of the first two. Istio's validation and its definitions refuse both; one that would stop all traffic,
+/// or has no meaning, is an error.
+#[test]
+fn durations_that_istio_refuses_are_refused_or_warned_of() {
+    const WARNED: &str = "refuses durations below 1ms";
+    const PARTS: &str = "refuses parts of a millisecond";
+    const LEAST: &str = "expected at least 1ms";
+    let durations: [(&dyn Fn(&str) -> String, &str); 11] = [
+        (&|time| http(&format!(", timeout: {time}")), WARNED),
+        (&|time| http(&format!(", retries: {{attempts: 1, perTryTimeout: {time}}}")), WARNED),
+        (&|time| http(&format!(", retries: {{attempts: 1, backoff: {time}}}")), LEAST),
+        (
+            &|time| {
+                http(&format!(
+                    ", fault: {{delay: {{fixedDelay: {time}, percentage: {{value: 1}}}}}}"
+                ))
+            },
+            WARNED,
+        ),
+        (
+            &|time| {
+                http(&format!(
+                    ", fault: {{delay: {{exponentialDelay: {time}, percentage: {{value: 1}}}}}}"
+                ))
+            },
+            WARNED,
+        ),
+        (&|time| rule(&format!("{{connectionPool: {{tcp: {{connectTimeout: {time}}}}}}}")), LEAST),
+        (&|time| rule(&format!("{{connectionPool: {{tcp: {{idleTimeout: {time}}}}}}}")), WARNED),
+        (
+            &|time| {
+                rule(&format!("{{connectionPool: {{tcp: {{maxConnectionDuration: {time}}}}}}}"))
+            },
+            LEAST,
+        ),
+        (&|time| rule(&format!("{{connectionPool: {{http: {{idleTimeout: {time}}}}}}}")), WARNED),
+        (&|time| rule(&format!("{{outlierDetection: {{baseEjectionTime: {time}}}}}")), WARNED),
+        (&|time| rule(&format!("{{loadBalancer: {{warmup: {{duration: {time}}}}}}}")), LEAST),
+    ];
+    let said = |text: &str| {
+        let found = problems(&[ENTRY, text], "direct: registry\n");
+        let own = found.iter().filter(|problem| problem.file == "2.yaml");
+        own.map(ToString::to_string).collect::<Vec<_>>()
+    };
+    for (of, short) in durations {
+        for (time, expected) in [
+            ("0s", short),
+            ("0.999ms", short),
+            ("1us", short),
+            ("1.5ms", PARTS),
+            ("1000001us", PARTS),
+        ] {
+            let found = said(&of(time));
+            assert!(found.iter().any(|said| said.contains(expected)), "{}: {found:?}", of(time));
+        }
+        for time in ["1ms", "0.002s", "2000us", "1500ms", "100.001s", "1h0.5s"] {
+            let found = said(&of(time));
+            let is_it =
+                |said: &String| [WARNED, PARTS, LEAST].iter().any(|text| said.contains(text));
+            assert!(!found.iter().any(is_it), "{}: {found:?}", of(time));
+        }
+        let negative = said(&of("-1s"));
+        assert!(negative.iter().any(|said| said.contains("expected a duration")), "{negative:?}");
+    }
+    // Browsers count seconds.
+    let cors = |time: &str| {
+        http(&format!(", corsPolicy: {{allowOrigins: [{{exact: 'https://b'}}], maxAge: {time}}}"))
+    };
+    for (time, expected) in [
+        ("0s", WARNED),
+        ("0.5s", "expected whole seconds"),
+        ("1ms", "expected whole seconds"),
+        ("1.5s", "expected whole seconds"),
+    ] {
+        let found = said(&cors(time));
+        assert!(found.iter().any(|said| said.contains(expected)), "{time}: {found:?}");
+    }
+    for time in ["1s", "24h", "1000ms"] {
+        assert_eq!(said(&cors(time)), Vec::<String>::new(), "{time}");
+    }
+    // The old name of `warmup.duration`. The kernel counts seconds between probes.
+    for (policy, expected) in [
+        ("{loadBalancer: {warmupDurationSecs: 0s}}", LEAST),
+        ("{loadBalancer: {warmupDurationSecs: 0.5ms}}", LEAST),
+        ("{connectionPool: {tcp: {tcpKeepalive: {time: 1ms}}}}", "expected 1s to 32767s"),
+        ("{connectionPool: {tcp: {tcpKeepalive: {interval: 0s}}}}", "expected 1s to 32767s"),
+    ] {
+        let found = said(&rule(policy));
+        assert!(found.iter().any(|said| said.contains(expected)), "{policy}: {found:?}");
     }
 }
 

@@ -1,10 +1,9 @@
 //! What a rule does with a request: rewrite, answer, retry, faults.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use data_encoding::BASE64;
 
+use super::super::durations::{self, SHORTEST};
 use crate::config::{
     decode::{Cx, SourcePosition, Spanned, nearest},
     fault::{Abort as AbortMirror, Delay as DelayMirror, Fault, Percentage},
@@ -12,20 +11,6 @@ use crate::config::{
     virtual_service::{DirectResponse, RegexRewrite, ResponseBody, Retries, Rewrite},
 };
 use crate::policy::{Abort, Delay, HttpOutcome, PathRewrite, RetryOn, RetryPolicy};
-
-/// The shortest duration that the current definitions allow.
-const SHORTEST: Duration = Duration::from_millis(1);
-
-/// Warns of a duration that the current definitions do not allow. Zero stands for none here.
-pub(super) fn short(given: Option<&Spanned<Duration>>, cx: &mut Cx<'_>) {
-    let Some(short) = given.filter(|given| given.value < SHORTEST) else { return };
-    let (advice, found) = match short.value.is_zero() {
-        true => ("leave the field out", "0s".to_owned()),
-        false => ("say at least 1ms", format!("{:?}", short.value)),
-    };
-    let message = format!("a current API server refuses durations below 1ms; {advice}");
-    cx.warn(&short.at, message).found = Some(found);
-}
 
 pub(super) fn path_rewrite(rewrite: &Rewrite, cx: &mut Cx<'_>) -> PathRewrite {
     let Rewrite { at, uri, authority: _, uri_regex_rewrite } = rewrite;
@@ -129,7 +114,8 @@ fn content(body: &ResponseBody, cx: &mut Cx<'_>) -> Bytes {
 pub(super) fn retry(retries: &Retries, cx: &mut Cx<'_>) -> RetryPolicy {
     let Retries { at, attempts, per_try_timeout, retry_on, backoff } = retries;
     let default = RetryPolicy::default();
-    short(per_try_timeout.as_ref(), cx);
+    durations::warn_of(per_try_timeout.as_ref(), cx);
+    durations::warn_of_parts(backoff.as_ref().filter(|backoff| backoff.value >= SHORTEST), cx);
     if let Some(short) = backoff.as_ref().filter(|backoff| backoff.value < SHORTEST) {
         let found = format!("{:?}", short.value);
         cx.wrong(&short.at, found, "at least 1ms", "an upstream in trouble would be flooded");
@@ -237,7 +223,7 @@ pub(super) fn faults(fault: &Fault, cx: &mut Cx<'_>) -> Faults {
 
 fn delayed(delay: &DelayMirror, cx: &mut Cx<'_>) -> Option<Delay> {
     let DelayMirror { at, fixed_delay, exponential_delay, percentage: _, percent: _ } = delay;
-    short(fixed_delay.as_ref().or(exponential_delay.as_ref()), cx);
+    durations::warn_of(fixed_delay.as_ref().or(exponential_delay.as_ref()), cx);
     match (fixed_delay, exponential_delay) {
         (Some(fixed), None) => Some(Delay::Fixed(fixed.value)),
         (None, Some(mean)) => Some(Delay::Exponential(mean.value)),

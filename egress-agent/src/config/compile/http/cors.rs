@@ -54,6 +54,10 @@ pub(super) fn policy(mirror: &Mirror, cx: &mut Cx<'_>) -> CorsPolicy {
     if let Some(age) = max_age.as_ref().filter(|age| age.value.subsec_nanos() > 0) {
         cx.wrong(&age.at, format!("{:?}", age.value), "whole seconds", "browsers count seconds");
     }
+    if let Some(age) = max_age.as_ref().filter(|age| age.value.is_zero()) {
+        let message = "a current API server refuses durations below 1ms; 1s is the shortest here";
+        cx.warn(&age.at, message).found = Some("0s".to_owned());
+    }
     CorsPolicy {
         origins,
         methods: list(allow_methods),
