@@ -474,8 +474,10 @@ fn tls_raw_tcp_and_ipv6_leave_from_the_annotated_address_or_not_at_all() {
     for (host, speaks, _, _, expected) in &served {
         until_is(SOON, host, || heard(&testbed, host, *speaks), |seen| seen == expected).unwrap();
     }
-    // Without the address nothing reaches the server, from whatever address.
-    let before = speaker.stdout();
+    // Without the address nothing reaches the server, from whatever address. It writes its line after it has answered.
+    let written = || speaker.stdout();
+    let all = |text: &String| text.lines().count() == served.len();
+    let before = until_is(SOON, "a line for each that was served", written, all).unwrap();
     for (host, speaks) in
         refused.iter().map(|(host, speaks, ..)| (*host, *speaks)).chain([(never.0, never.1)])
     {
@@ -487,7 +489,6 @@ fn tls_raw_tcp_and_ipv6_leave_from_the_annotated_address_or_not_at_all() {
         };
         assert!(nothing, "{host}: {seen}");
     }
-    assert_eq!(speaker.stdout(), before);
     let reasons = || testbed.stat(0, "egress.denied.egress_address_unavailable").unwrap();
     until_is(SOON, "four refusals", reasons, |count| *count == 4).unwrap();
     let refusals = || -> Vec<Value> {
@@ -502,6 +503,7 @@ fn tls_raw_tcp_and_ipv6_leave_from_the_annotated_address_or_not_at_all() {
     }
     let of_v6 = lines.iter().filter(|line| line["response_code"] == 503);
     assert_eq!(of_v6.count(), 2, "{lines:#?}");
+    assert_eq!(speaker.stdout(), before);
     // Once the gateway has them, they are what the server sees.
     add(LATE);
     add(V6);
@@ -510,17 +512,16 @@ fn tls_raw_tcp_and_ipv6_leave_from_the_annotated_address_or_not_at_all() {
     }
     let seen = heard(&testbed, never.0, never.1);
     assert!(seen.ends_with(" 503"), "{seen}");
-    let said = speaker.stdout();
-    for line in [
+    let wanted = [
         format!("tls {}", plan::GATEWAYS[0]),
         format!("tls {ADDRESS}"),
         format!("clear {ADDRESS}"),
         format!("tls {LATE}"),
         format!("clear {LATE}"),
         format!("clear {V6}"),
-    ] {
-        assert!(said.lines().any(|own| own == line), "{line} in\n{said}");
-    }
+    ];
+    let has_all = |text: &String| wanted.iter().all(|line| text.lines().any(|own| own == line));
+    until_is(SOON, "a line for each address", written, has_all).unwrap();
 }
 
 /// Holds as many connections to each `ADDRESS PORT` as are served, and writes how many.
@@ -581,9 +582,12 @@ fn local_ports_of_an_egress_address_count_for_each_destination_on_its_own() {
     until_is(SOON, "as many to each as there are ports", held, |held| *held == expected).unwrap();
     let local =
         |line: &Value| line["upstream_local_address"].as_str().unwrap_or_default().to_owned();
-    logged(&gateway, "web", |line| !local(line).is_empty());
-    let lines = gateway.stdout();
-    let lines = lines.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let all: Vec<_> = lines.map(|line| local(&line)).filter(|local| !local.is_empty()).collect();
+    let locals = || -> Vec<String> {
+        let text = gateway.stdout();
+        let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        lines.map(|line| local(&line)).filter(|local| !local.is_empty()).collect()
+    };
+    let each = |all: &Vec<String>| all.len() >= 2 * PORTS;
+    let all = until_is(SOON, "a line for each connection", locals, each).unwrap();
     assert!(all.iter().all(|local| local.starts_with(&format!("{ADDRESS}:"))), "{all:?}");
 }

@@ -76,6 +76,14 @@ impl Site {
         let own = ["--namespace", "egress-system"].map(str::to_owned);
         let gateway = testbed.start_gateway_with(0, &own).unwrap();
         let node = testbed.start_node_with(&pods.node_args(&testbed)).unwrap();
+        // Until the first answer to its health check the node refuses what is routed to the gateway.
+        let healthy = |metrics: &String| {
+            let is =
+                |line: &str| line.starts_with("egress_gateway_healthy{") && line.ends_with(" 1");
+            metrics.lines().any(is)
+        };
+        let metrics = || testbed.node_metrics().unwrap();
+        until_is(SOON, "the gateway to be healthy", metrics, healthy).unwrap();
         Self { gateway, _node: node, servers, pods, testbed }
     }
 
@@ -95,6 +103,12 @@ impl Site {
     /// The requests that the two named servers had, host and path.
     fn served(&self) -> [Vec<String>; 2] {
         self.servers.each_ref().map(|server| server.stdout().lines().map(Into::into).collect())
+    }
+
+    /// That is what they had. A server's line follows its answer.
+    fn have_served(&self, expected: &[Vec<String>; 2]) {
+        let what = "what the servers had";
+        until_is(SOON, what, || self.served(), |served| served == expected).unwrap();
     }
 
     /// The line of the gateway's log for the only request for this.
@@ -467,9 +481,9 @@ fn rules_of_one_host_are_merged() {
             None => site.is_refused(host, path, &answer, "no_gateway_route"),
         }
     }
-    let [first, second] = site.served();
-    assert_eq!(first, [format!("{both}/first"), format!("{half}/first")]);
-    assert_eq!(second, [format!("{both}/second")]);
+    let expected =
+        [vec![format!("{both}/first"), format!("{half}/first")], vec![format!("{both}/second")]];
+    site.have_served(&expected);
 
     for (host, connections) in [(&mixed, 3), (&kept, 1)] {
         let to = format!("{host}:80:{}", plan::WEB);
@@ -584,5 +598,5 @@ fn tenants_have_services_and_routes_of_their_own() {
             assert_eq!(answer, format!("\n301 http://{host}{to}\n"), "{host} of {team}");
         }
     }
-    assert_eq!(site.served(), expected);
+    site.have_served(&expected);
 }
