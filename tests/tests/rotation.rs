@@ -166,7 +166,10 @@ fn a_revoked_node_is_cut_off_and_a_renewed_one_served() {
         let lines = site.gateway.stdout();
         lines.lines().filter(|line| line.contains("\"response_code\":301")).count()
     };
+    let taken = || site.gateway.stderr().matches("certificate identity is in use").count();
+    let before = taken();
     replace(&dir.join("gateway"), "ca.crl", &list(99));
+    until_is(SOON, "the list to be read", taken, |now| *now > before).unwrap();
     let before = seen();
     until(SOON, "requests of the open connection", || (seen() > before + 10).then_some(()))
         .unwrap();
