@@ -3,7 +3,10 @@
 //! `walkthrough`.
 #![expect(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 
-use std::fs;
+use std::{
+    fs,
+    sync::atomic::{AtomicUsize, Ordering},
+};
 
 use egress_tests::{
     access_log,
@@ -126,9 +129,12 @@ fn mesh(outbound: &str) -> String {
     format!("{}{workload}", mesh_yaml(1).replace("REGISTRY_ONLY", outbound))
 }
 
+/// Pages that were asked for by a name of their own.
+static PAGES: AtomicUsize = AtomicUsize::new(0);
+
 struct Site {
     gateway: Process,
-    _node: Process,
+    node: Process,
     testbed: Testbed,
 }
 
@@ -140,7 +146,7 @@ impl Site {
         testbed.apply_mesh(&mesh("REGISTRY_ONLY")).unwrap();
         let gateway = testbed.start_gateway_with(0, &credentials).unwrap();
         let node = testbed.start_node().unwrap();
-        (Self { gateway, _node: node, testbed }, authority)
+        (Self { gateway, node, testbed }, authority)
     }
 
     /// Pod and gateway speak mutual TLS; the pod is `sleep`. Nothing is served past the gateway.
@@ -151,22 +157,25 @@ impl Site {
         let args = [testbed.identity_args("gateway"), credentials].concat();
         let gateway = testbed.start_gateway_with(0, &args).unwrap();
         let node = testbed.start_node_mtls().unwrap();
-        (Self { gateway, _node: node, testbed }, authority)
+        (Self { gateway, node, testbed }, authority)
     }
 
     /// Asks until the gateway records a page that a pod was given through mutual TLS.
     fn page_through_mutual_tls(&self, url: &str) {
         let host = url.split('/').nth(2).unwrap();
+        // Of this page alone: lines of others may still come.
+        let page = format!("{url}?page={}", PAGES.fetch_add(1, Ordering::Relaxed));
+        let path = format!("/{}\"", page.splitn(4, '/').last().unwrap());
         let count = || {
+            let text = self.gateway.stdout();
             let is_wanted = |line: &&str| {
-                let parts = [host, POD_ID, NODE_ID, "\"response_code\":200"];
+                let parts = [host, &path, POD_ID, NODE_ID, "\"response_code\":200"];
                 parts.iter().all(|part| line.contains(part))
             };
-            self.gateway.stdout().lines().filter(is_wanted).count()
+            text.lines().filter(is_wanted).count()
         };
-        let before = count();
-        self.status(&["-L", url], "200");
-        until_is(SOON, "the gateway's line", count, |now| *now > before)
+        self.status(&["-L", &page], "200");
+        until_is(SOON, "the gateway's line", count, |now| *now > 0)
             .unwrap_or_else(|error| panic!("{error:#}\n{}", self.gateway.stdout()));
     }
 
@@ -191,8 +200,34 @@ impl Site {
             .unwrap();
     }
 
+    /// Makes a change, and waits until both agents have taken it.
+    fn changed(&self, change: impl FnOnce()) {
+        let accepted = || {
+            let of_node = "egress_config_reloads_total{result=\"accepted\"}";
+            [
+                self.testbed.node_metric(of_node).unwrap(),
+                self.testbed.stat(0, "egress.config.accepted").unwrap(),
+            ]
+        };
+        let before = accepted();
+        change();
+        let both = |now: &[u64; 2]| now.iter().zip(&before).all(|(now, before)| now > before);
+        until_is(SOON, "both agents to take the change", accepted, both).unwrap_or_else(|error| {
+            panic!("{error:#}\n{}\n{}", self.node.stderr(), self.gateway.stderr())
+        });
+    }
+
+    /// Puts resources in the place of those before, which are others.
     fn apply(&self, text: &str) {
-        self.testbed.apply("task.yaml", text).unwrap();
+        self.changed(|| self.testbed.apply("task.yaml", text).unwrap());
+    }
+
+    fn apply_mesh(&self, text: &str) {
+        self.changed(|| self.testbed.apply_mesh(text).unwrap());
+    }
+
+    fn delete(&self) {
+        self.changed(|| self.testbed.delete("task.yaml").unwrap());
     }
 
     fn python(&self, name: &str, script: &str, args: &[&str]) -> Process {
@@ -640,7 +675,7 @@ fn a_gateway_with_mutual_tls_originates_tls_in_both_forms() {
             &format!("{cnn}{routes}{originate}").replace("ISTIO_MUTUAL, sni", "DISABLE, sni"),
         );
         site.no_page(&url);
-        site.testbed.delete("task.yaml").unwrap();
+        site.delete();
     }
 }
 
@@ -717,7 +752,7 @@ spec:
     site.no_page(&url);
     site.asks_for_a_certificate(&format!("{service}{api}{grant}"));
     site.page_through_mutual_tls(&url);
-    site.testbed.delete("task.yaml").unwrap();
+    site.delete();
     site.no_page(&url);
 }
 
@@ -732,12 +767,12 @@ fn control_of_egress_traffic_in_both_forms() {
     let (headers, delay) =
         (format!("http://{HTTPBIN}/headers"), format!("http://{HTTPBIN}/delay/5"));
     // As Istio is installed: what nobody declared passes, by the gateway.
-    site.testbed.apply_mesh(&mesh("ALLOW_ANY")).unwrap();
+    site.apply_mesh(&mesh("ALLOW_ANY"));
     site.status(&[&headers], "200");
     site.status(&[&secure], "200");
     let passed = || site.gateway.stdout().matches(" PassthroughCluster ").count();
     until_is(SOON, "both in the gateway's log", passed, |passed| *passed >= 2).unwrap();
-    site.testbed.apply_mesh(&mesh("REGISTRY_ONLY")).unwrap();
+    site.apply_mesh(&mesh("REGISTRY_ONLY"));
     site.refused(&[&headers]);
     site.refused(&[&secure]);
     let more = "  resolution: DNS\n  location: MESH_EXTERNAL\n";
@@ -950,6 +985,9 @@ fn wildcard_hosts_in_both_forms() {
         let expected = Some("en.wild.example.com".to_owned());
         let is_wanted = |seen: &Seen| matches!(seen, Seen::Https { server_name, .. } if *server_name == expected);
         assert!(!seen.is_empty() && seen.iter().all(is_wanted), "{seen:?}");
+        // What the next ones give is theirs.
+        site.delete();
+        site.refused(&[en]);
     }
 }
 
@@ -1050,7 +1088,7 @@ fn wildcard_hosts_of_one_server_in_both_forms() {
             until(SOON, "the gateway's line", find).unwrap();
         }
         site.refused(&["https://www.example.com/"]);
-        site.testbed.delete("task.yaml").unwrap();
+        site.delete();
     }
 }
 
@@ -1113,7 +1151,7 @@ fn wildcard_hosts_through_mutual_tls() {
         let clear = resources.replace("mode: ISTIO_MUTUAL, sni", "mode: DISABLE, sni");
         site.apply(&format!("{known}{clear}"));
         urls.iter().for_each(|url| site.no_page(url));
-        site.testbed.delete("task.yaml").unwrap();
+        site.delete();
     }
 }
 
@@ -1178,7 +1216,7 @@ fn an_external_proxy() {
     until(SOON, "the proxy's question", || proxy.stdout().contains(&line).then_some(())).unwrap();
     // Past the proxy there is no way.
     site.refused(&[&url]);
-    site.testbed.delete("task.yaml").unwrap();
+    site.delete();
     site.refused(&asked);
 }
 
@@ -1288,7 +1326,7 @@ print(stream.recv(5).decode())";
         };
         until_is(SOON, "an echo", led, |seen| *seen == ("hello".to_owned(), 1)).unwrap();
         assert_eq!(echoed("8443"), "", "another port of the host");
-        site.testbed.delete("task.yaml").unwrap();
+        site.delete();
     }
     // Monitoring: what Istio's dashboards ask for.
     let metrics = || site.testbed.admin(0, "stats/prometheus").unwrap();
