@@ -290,6 +290,12 @@ fn an_interface_behind_a_pattern_is_known_once_a_workload_names_it() {
     );
     testbed.apply_mesh(&named).unwrap();
     unknown(0);
+    // Refused as no unknown pod is: the workload's policy is in force.
+    let by_its_policy = || {
+        assert!(!outside());
+        node.stdout().contains("(protocol)").then_some(())
+    };
+    until(SOON, "a refusal by the workload's policy", by_its_policy).unwrap();
     assert!(reaches());
     assert!(!reaches_from(other), "an address that isn't the workload's");
 
@@ -447,7 +453,9 @@ fn the_summaries_name_what_enforcement_refuses_and_nothing_else() {
     // Allowed, over IPv4 and IPv6: a large download, a peer in the cluster, and a UDP socket that sends nothing.
     // Forbidden: a port without a route, and a datagram.
     let allowed = || {
-        assert_eq!(testbed.curl_status(&[DOWNLOAD]).unwrap(), "200");
+        let args = ["-s", "-4", "-o", "/dev/null", "-w", "%{http_code}", DOWNLOAD];
+        let done = pod.run_for(LONG, "curl", &args).unwrap();
+        assert!(done.ok() && done.stdout == "200", "{done:?}");
         for (peer, attacker) in
             [(plan::NEIGHBOUR, plan::ATTACKER), (plan::NEIGHBOUR_V6, plan::ATTACKER_V6)]
         {
