@@ -95,9 +95,10 @@ fn keys_are_renewed(machine: &Machine<'_>, authority: &Authority) {
     assert_eq!(is_copy(), 1, "the copy is the key of before");
     machine.systemctl(&["stop", "copied"]).unwrap();
 
+    let named = || machine.journal(&["--unit", GATEWAY]).unwrap().matches("tls.key").count();
+    let before = named();
     renew(&machine.path("/"), authority, 3, 0o600).unwrap();
-    let journal = || machine.journal(&["--unit", GATEWAY]).unwrap();
-    until_is(SOON, "the key that it may not read", journal, |log| log.contains("tls.key")).unwrap();
+    until_is(SOON, "the key that it may not read", named, |now| *now > before).unwrap();
     let (shown, placed) = fingerprints(machine);
     assert_eq!(shown, second);
     assert_ne!(shown, placed);
@@ -188,7 +189,12 @@ fn says_what_the_maps_hold(machine: &Machine<'_>, unit: &str) {
         format!("attached; {named} is in force; the files, as they are now, are refused")
     );
     let of_this_process = format!("_PID={}", pid(machine, NODE));
-    let log = machine.journal(&["--unit", NODE, &of_this_process]).unwrap();
+    // journald takes lines a moment after they are written.
+    let log = || machine.journal(&["--unit", NODE, &of_this_process]).unwrap();
+    let is_whole = |log: &String| {
+        log.contains("SOMETIMES") && log.contains(&format!("{named} stays in force"))
+    };
+    let log = until_is(SOON, "the refusal in the journal", log, is_whole).unwrap();
     for (place, text) in [("the log", &log), ("status", &shown.stdout)] {
         // `status` breaks its lines.
         let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -246,10 +252,13 @@ fn the_shipped_units_live_under_systemd() {
         text.starts_with("attached; configuration") && text.ends_with("is in force")
     };
     until_is(SOON, "the state", || status(&machine), in_force).unwrap();
-    let journal = machine.journal(&["--unit", NODE, "--output", "json"]).unwrap();
-    let lines: Vec<serde_json::Value> =
-        journal.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let ready = lines.iter().find(|line| line["MESSAGE"] == "ready").expect("without a time");
+    let ready = || {
+        let journal = machine.journal(&["--unit", NODE, "--output", "json"]).unwrap();
+        let mut lines =
+            journal.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        lines.find(|line| line["MESSAGE"] == "ready")
+    };
+    let ready = until(SOON, "the line in the journal, without a time", ready).unwrap();
     assert_eq!(ready["PRIORITY"], "6");
 
     // The gateway is nobody that there is, and may read what the group of keys may.
@@ -280,8 +289,9 @@ fn the_shipped_units_live_under_systemd() {
     let text = until_is(SOON, "the refusal", || status(&machine), |text| text.contains("refused"));
     says_what_the_maps_hold(&machine, &text.unwrap());
     enforced(&machine, "what the maps hold");
-    let errors = machine.journal(&["--unit", NODE, "--priority", "err"]).unwrap();
-    assert!(errors.contains("SOMETIMES"), "{errors}");
+    let errors = || machine.journal(&["--unit", NODE, "--priority", "err"]).unwrap();
+    let is_named = |errors: &String| errors.contains("SOMETIMES");
+    until_is(SOON, "the fault in the journal", errors, is_named).unwrap();
     fs::write(&mesh, &good).unwrap();
     machine.systemctl(&["reload", NODE]).unwrap();
     until_is(SOON, "the repair", || status(&machine), in_force).unwrap();
