@@ -919,7 +919,7 @@ fn bytes_beyond_an_annotated_rate_wait() {
             took.push(began.elapsed());
         }
         // What is beyond the burst, at 50 a second.
-        assert!(took[0] >= LEAST && took[1] < LEAST, "{took:?}");
+        assert!(took[0] >= LEAST && took[1] < took[0], "{took:?}");
         let lines = gateway.end().await;
         assert!(lines.iter().all(|line| line.contains("] \"- - -\" 0 - ")), "{lines:#?}");
     });

@@ -73,8 +73,8 @@ fn an_exponential_delay_holds_requests_up() {
                 "    fault: {{delay: {{exponentialDelay: {mean}, percentage: {{value: 100}}}}}}\n{DESTINATION}"
             )
         };
-        // Of twenty delays of 50 ms on average some are more than twice as long as others, but for one time in
-        // a million.
+        // Of twenty delays of 50 ms on average some are 25 ms longer than others, but for one time in a million. What
+        // a busy machine adds to each of them changes nothing about that.
         let gateway_with = gateway(&fault("50ms"), OK).await;
         let mut delays = Vec::new();
         for _ in 0..20 {
@@ -83,7 +83,7 @@ fn an_exponential_delay_holds_requests_up() {
             delays.push(start.elapsed());
         }
         let (least, most) = (delays.iter().min().unwrap(), delays.iter().max().unwrap());
-        assert!(*most > *least * 2, "{delays:?}");
+        assert!(*most > *least + Duration::from_millis(25), "{delays:?}");
         assert!(delays.iter().sum::<Duration>() > Duration::from_millis(100), "{delays:?}");
         for line in gateway_with.log(20).await {
             assert_eq!(line["response_flags"], "DI", "{line}");

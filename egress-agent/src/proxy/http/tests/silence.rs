@@ -50,8 +50,8 @@ async fn gateway(addr: SocketAddr) -> Gateway {
     let mut setup = Setup::new().service("a.example", "HTTP2", Some(addr), "");
     setup.limits = Limits {
         upstream_pulse: PingInterval {
-            ask_after: Duration::from_millis(200),
-            give_up_after: Duration::from_millis(200),
+            ask_after: Duration::from_secs(1),
+            give_up_after: Duration::from_secs(1),
             between: Duration::from_secs(300),
             always: false,
         },
@@ -99,7 +99,7 @@ fn an_upstream_that_takes_its_time_but_answers_pings_is_waited_for() {
                 seen.requests.borrow_mut().push(Default::default());
                 spawn_local(async move {
                     // Several times what a silent one is given.
-                    tokio::time::sleep(Duration::from_millis(1500)).await;
+                    tokio::time::sleep(Duration::from_secs(6)).await;
                     respond.send_response(http::Response::new(()), true).unwrap();
                 });
             }
