@@ -141,7 +141,7 @@ impl Kubernetes {
 
 /// What curl sees from a place.
 fn curl(place: &Place, url: &str) -> String {
-    let args = ["-s", "-o", "/dev/null", "-m", "5", "-w", "%{http_code}", url];
+    let args = ["-s", "-o", "/dev/null", "-m", "20", "-w", "%{http_code}", url];
     let done = place.run("curl", &args).unwrap();
     if done.ok() { done.stdout } else { format!("curl: ({})", done.code) }
 }
@@ -332,9 +332,12 @@ fn egress_policies_from_an_api_server() {
     let mut other = documents(&example.http.files[0].1).unwrap().remove(0);
     other["metadata"]["name"] = json!("other");
     cluster.api.apply(other);
-    let first = version("other");
-    until(SOON, "the condition of another policy", || (version("other") != first).then_some(()))
-        .unwrap();
+    let shown = || {
+        let other = cluster.api.get("egresspolicies", "v1alpha1", "shop", "other").unwrap();
+        let conditions = other["status"]["conditions"].as_array()?;
+        (!conditions.is_empty()).then_some(())
+    };
+    until(SOON, "the condition of another policy", shown).unwrap();
     assert_eq!(version("news"), before);
     assert!(cluster.api.delete("egresspolicies", "shop", "other"));
     assert!(cluster.api.delete("egresspolicies", "shop", "news"));

@@ -178,7 +178,7 @@ impl TestCluster {
     /// # Errors
     /// It can't be started.
     pub fn curl(&self, args: &[&str]) -> Result<String> {
-        let mut all = vec!["-s", "-o", "/dev/null", "-m", "5", "-w", "%{http_code}"];
+        let mut all = vec!["-s", "-o", "/dev/null", "-m", "20", "-w", "%{http_code}"];
         all.extend(args);
         let done = self.pod.place.run("curl", &all)?;
         Ok(if done.ok() { done.stdout } else { format!("curl: ({})", done.code) })
