@@ -141,9 +141,11 @@ impl Testbed {
     /// The probe can't be started, or fails.
     pub fn probe_all(&self, place: &Place, more: &[&str]) -> Result<Run> {
         let mut args = vec![plan::ATTACKER, plan::ATTACKER_V6, "--ports", PORTS];
-        args.extend(["--gateway", plan::GATEWAYS[0], "--timeout"]);
+        args.extend(["--gateway", plan::GATEWAYS[0]]);
         let timeout = patient_seconds(1);
-        args.push(&timeout);
+        if !more.contains(&"--timeout") {
+            args.extend(["--timeout", &timeout]);
+        }
         args.extend(more);
         Run::read(&self.run_probe(place, &args)?)
     }
@@ -193,7 +195,8 @@ impl Testbed {
 }
 
 /// Seconds of an ordinary machine, as many as they are on this one.
-fn patient_seconds(seconds: u32) -> String {
+#[must_use]
+pub fn patient_seconds(seconds: u32) -> String {
     format!("{}s", seconds * wait::patience())
 }
 
@@ -237,9 +240,16 @@ impl Testbed {
     /// # Errors
     /// It can't be started, or ends early.
     pub fn hold(&self, place: &Place) -> Result<Holding> {
+        self.hold_for(place, &patient_seconds(1))
+    }
+
+    /// The same, where each attempt waits so long for an answer.
+    ///
+    /// # Errors
+    /// As for [`Self::hold`].
+    pub fn hold_for(&self, place: &Place, timeout: &str) -> Result<Holding> {
         use std::io::Read;
-        let timeout = patient_seconds(1);
-        let args = ["probe", "-o", "json", "--hold", "--timeout", &timeout, "--ports", PORTS];
+        let args = ["probe", "-o", "json", "--hold", "--timeout", timeout, "--ports", PORTS];
         let args = [&args[..], &[plan::ATTACKER, plan::ATTACKER_V6]].concat();
         let mut child = place
             .command(&self.agent().to_string_lossy(), &args)

@@ -2,7 +2,8 @@
 //! tests find refused would have gone through.
 
 use egress_tests::{
-    outside::PAGE_BYTES, outside::Seen, plan, site, testbed::Testbed, verdicts, wait,
+    outside::PAGE_BYTES, outside::Seen, plan, probe::patient_seconds, site, testbed::Testbed,
+    verdicts, wait,
 };
 
 #[test]
@@ -23,7 +24,9 @@ fn without_enforcement_every_way_out_works_and_is_captured() {
     );
 
     let canary = testbed.canary().unwrap();
-    let run = testbed.probe_all(testbed.pod(), &["--risky"]).unwrap();
+    // Answers come, however busy the machine is.
+    let timeout = patient_seconds(4);
+    let run = testbed.probe_all(testbed.pod(), &["--risky", "--timeout", &timeout]).unwrap();
     assert_eq!(run.code, 1);
     if let Err(error) = verdicts::open(&run, &canary) {
         panic!("{error:#}");
@@ -32,7 +35,7 @@ fn without_enforcement_every_way_out_works_and_is_captured() {
     assert!(capture.take().len() > run.attempts.len() / 2);
 
     // Sockets from before and from elsewhere are nothing special here.
-    let run = testbed.hold(testbed.pod()).unwrap().go().unwrap();
+    let run = testbed.hold_for(testbed.pod(), &timeout).unwrap().go().unwrap();
     if let Err(error) = verdicts::open(&run, &canary) {
         panic!("{error:#}");
     }
@@ -42,7 +45,9 @@ fn without_enforcement_every_way_out_works_and_is_captured() {
     let giver = testbed.start_agent(&testbed.outside_cgroup(), "giver", &args).unwrap();
     let offered = || giver.stdout().contains("waiting").then_some(());
     wait::until(wait::SOON, "sockets to be offered", offered).unwrap();
-    let run = testbed.probe_all(testbed.pod(), &["--sockets-from", &path]).unwrap();
+    let run = testbed
+        .probe_all(testbed.pod(), &["--sockets-from", &path, "--timeout", &timeout])
+        .unwrap();
     if let Err(error) = verdicts::open(&run, &canary) {
         panic!("{error:#}");
     }

@@ -8,9 +8,10 @@ use std::{
     time::Duration,
 };
 
+use egress_tests::wait::patiently;
 use socket2::{Domain, Socket, Type};
 
-/// How long an answer may take.
+/// How long an answer may take, on an ordinary machine.
 const WAIT: Duration = Duration::from_millis(1500);
 
 fn socket(to: SocketAddr, from: Option<IpAddr>, kind: Type) -> io::Result<Socket> {
@@ -28,10 +29,10 @@ fn pattern(bytes: usize) -> Vec<u8> {
 /// One connection.
 pub(crate) fn tcp(to: SocketAddr, from: Option<IpAddr>, bytes: usize) -> io::Result<()> {
     let socket = socket(to, from, Type::STREAM)?;
-    socket.connect_timeout(&to.into(), WAIT)?;
+    socket.connect_timeout(&to.into(), patiently(WAIT))?;
     let stream = TcpStream::from(socket);
     // A path that has to be found out first takes a retransmission or two.
-    stream.set_read_timeout(Some(4 * WAIT))?;
+    stream.set_read_timeout(Some(4 * patiently(WAIT)))?;
     let sent = pattern(bytes);
     let mut received = vec![0; bytes];
     thread::scope(|scope| {
@@ -45,7 +46,7 @@ pub(crate) fn tcp(to: SocketAddr, from: Option<IpAddr>, bytes: usize) -> io::Res
 /// One datagram of a socket that isn't connected.
 pub(crate) fn udp(to: SocketAddr, from: Option<IpAddr>, bytes: usize) -> io::Result<()> {
     let socket = UdpSocket::from(socket(to, from, Type::DGRAM)?);
-    socket.set_read_timeout(Some(WAIT))?;
+    socket.set_read_timeout(Some(patiently(WAIT)))?;
     let sent = pattern(bytes);
     socket.send_to(&sent, to)?;
     let mut received = vec![0; bytes + 1];
