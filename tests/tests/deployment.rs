@@ -552,7 +552,8 @@ fn rights_are_what_the_agents_ask_for() {
     })
     .unwrap();
     drop(gateway);
-    drop(take());
+    // What it asked at its end is recorded a moment later.
+    until(SOON, "the gateway's last request", || take().is_empty().then_some(())).unwrap();
     let _node = installed.start_node("agent");
     let mut of_node = take();
     until(SOON, "the node agent's watches", || {
