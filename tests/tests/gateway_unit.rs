@@ -217,8 +217,10 @@ fn broken_configuration(life: &Life<'_>, mesh: &Path) {
     };
     until_is(SOON, "the refusal", state, is_told).unwrap();
     assert_eq!((life.asked(), life.ready()), ("200".into(), "200".into()));
-    let errors = life.machine.journal(&["--unit", GATEWAY, "--priority", "err"]).unwrap();
-    assert!(errors.contains("SOMETIMES"), "{errors}");
+    // journald takes lines a moment after they are written.
+    let errors = || life.machine.journal(&["--unit", GATEWAY, "--priority", "err"]).unwrap();
+    let is_named = |errors: &String| errors.contains("SOMETIMES");
+    until_is(SOON, "the fault in the journal", errors, is_named).unwrap();
     let (code, said) = life.status();
     assert!(code == 1 && said.contains("SOMETIMES"), "{code}: {said}");
     life.reload(mesh, &good);
