@@ -156,7 +156,9 @@ fn a_first_start_and_a_restart_without_the_api_server_disturb_no_pod_that_runs()
     .unwrap();
     crowd.served(10).unwrap();
     assert_eq!(crowd.failures(), Vec::<String>::new());
-    assert_eq!(refused(&testbed), before, "{}", node.stdout());
+    // It counts on, from where the metrics of the new agent can be read.
+    until_is(SOON, "the count as it was", || refused(&testbed), |count| *count == before)
+        .unwrap_or_else(|error| panic!("{error:#}\n{}", node.stdout()));
     served(first);
     let wall = Wall { testbed: &testbed, node: &node, capture: &capture };
     wall.stops("an unknown pod's", &["unknown_workload"], || dials(stranger)).unwrap();
@@ -165,7 +167,7 @@ fn a_first_start_and_a_restart_without_the_api_server_disturb_no_pod_that_runs()
     api.set_mood(Mood::Serves);
     strangers.iter().for_each(|of| announce(&api, of));
     served(stranger);
-    assert_eq!(unknown(&testbed), Some(0));
+    until_is(SOON, "all to be known", || unknown(&testbed), |count| *count == Some(0)).unwrap();
     wall.stops("the same pod's bypass", &["no_route"], || dials(stranger)).unwrap();
     assert_eq!(crowd.failures(), Vec::<String>::new());
 }
@@ -211,8 +213,8 @@ fn status_says_while_what_runs_is_not_under_enforcement_yet() {
 const STARTED: u8 = 20;
 const FIRST: u8 = 20;
 /// Until a pod is served what it is allowed. A first segment that comes before the pod's interface is known is lost,
-/// and is sent again after a second.
-const SERVED: Duration = Duration::from_secs(5);
+/// and is sent again after a second; on a busy machine that happens several times.
+const SERVED: Duration = SOON;
 /// What a pod does first: it dials a forbidden address, and at the same time an allowed host until that answers.
 const FIRST_ACT: &str = r#"
 import socket, sys, threading, time
@@ -346,8 +348,9 @@ impl Echoes {
     }
 }
 
+/// A segment that a busy machine answers late is sent again once, and nothing is lost by that.
 fn lost_nothing(seen: &Value) -> bool {
-    seen["lost"] == 0 && seen["sent_again"] == 0
+    seen["lost"] == 0 && seen["sent_again"].as_u64().is_some_and(|again| again <= 1)
 }
 
 /// Where the configuration comes from files, and names a pod or does not.
