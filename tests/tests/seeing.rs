@@ -9,7 +9,7 @@ use egress_tests::{
     plan,
     process::{Finished, Place, Process},
     testbed::{Testbed, mesh_yaml},
-    wait::{SOON, until, until_is},
+    wait::{SOON, START, until, until_is},
 };
 use rustix::process::Signal;
 use serde_json::Value;
@@ -369,6 +369,10 @@ fn flows_are_followed_as_they_happen() {
     let seen = || node.stdout().contains(":8443 TCP DENIED (no_route)").then_some(());
     until(SOON, "the new refusal", seen).unwrap();
     assert_eq!(served(), "200");
+    // What is told in their order: the connection that was served would come before this one.
+    refused_connect(&testbed, "2222");
+    let last = || node.stdout().contains(":2222 TCP DENIED").then_some(());
+    until(SOON, "the refusal after it", last).unwrap();
     assert!(!node.stdout().contains("REDIRECTED"), "{}", node.stdout());
 
     // A gateway tells of what it serves as long as somebody listens.
@@ -522,7 +526,7 @@ fn lost_events_are_counted_and_said() {
     args.extend(["--events-per-second".into(), "0".into()]);
     let node = testbed.start_agent(testbed.app(), "node", &args).unwrap();
     let ready = || node.stderr().lines().any(|line| line.ends_with(" ready")).then_some(());
-    until(SOON, "the node agent to enforce", ready).unwrap();
+    until(START, "the node agent to enforce", ready).unwrap();
 
     let control = testbed.node_control().to_string_lossy().into_owned();
     let follow = ["flows", "--follow", "--control", &control].map(str::to_owned);
@@ -556,7 +560,7 @@ fn without_a_configuration_the_cause_is_found_too() {
     // It is rejected first, and then what runs comes under enforcement.
     let parts = ["REJECTED", "no configuration is in force", "SOMETIMES", "mesh.yaml"];
     let rejected = |seen: &Finished| parts.iter().all(|part| seen.stdout.contains(part));
-    let status = until_is(SOON, "the rejected configuration", ask, rejected).unwrap();
+    let status = until_is(START, "the rejected configuration", ask, rejected).unwrap();
     assert_eq!(status.code, 1, "{status:?}");
     let (code, cause) = readiness(&testbed);
     assert_eq!(code, "503");
@@ -632,10 +636,15 @@ time.sleep(600)
 "#;
 
 /// A process of the pod that has these capabilities and no others.
-fn sleeper(testbed: &Testbed, place: &Place, kind: &str, capabilities: &str) -> Process {
+fn sleeper(
+    testbed: &Testbed,
+    place: &Place,
+    name: &str,
+    kind: &str,
+    capabilities: &str,
+) -> Process {
     let args = ["-c", SLEEPER, kind, capabilities];
-    let process =
-        place.start(&testbed.dir(), "sleeper", "/usr/bin/python3", &args).expect("a process");
+    let process = place.start(&testbed.dir(), name, "/usr/bin/python3", &args).expect("a process");
     until(SOON, "the process", || process.stdout().contains("there").then_some(()))
         .unwrap_or_else(|error| panic!("{error:#}: {}", process.stderr()));
     process
@@ -664,7 +673,7 @@ fn status_tells_which_promises_do_not_hold_and_for_whom() {
     ] {
         // The agent looks every few seconds.
         until_is(SOON * 2, "none", || exposed(promise), Option::is_none).unwrap();
-        let process = sleeper(&testbed, place, "plain", capabilities);
+        let process = sleeper(&testbed, place, promise, "plain", capabilities);
         if always || !active_lsm() {
             let found = until(SOON * 2, promise, || exposed(promise)).unwrap();
             assert_eq!(found["workloads"], serde_json::json!(["shop/web"]), "{found}");
@@ -678,7 +687,7 @@ fn status_tells_which_promises_do_not_hold_and_for_whom() {
     // The twin: in a user namespace of its own it has them over nothing of the node's.
     until_is(SOON * 2, "none", || exposed("privileged"), Option::is_none).unwrap();
     let looks = || testbed.node_metric("egress_process_looks_total").unwrap();
-    let _process = sleeper(&testbed, &pod, "users", "12,13,21");
+    let _process = sleeper(&testbed, &pod, "users", "users", "12,13,21");
     let before = looks();
     until_is(SOON * 2, "two looks", looks, |now| *now >= before + 2).unwrap();
     for promise in ["net_admin", "privileged"] {
