@@ -7,6 +7,7 @@ use std::{
     collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use egress_tests::{
@@ -18,6 +19,14 @@ use egress_tests::{
     testbed::Testbed,
     wait::{SOON, START, until, until_is},
 };
+
+/// One flood at a time: another one would take the machine from who is observed.
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    // A test that failed leaves nothing behind.
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Requests of the well-behaved workload during a flood.
 const REQUESTS: usize = 40;
@@ -64,6 +73,7 @@ struct Site {
     whole: String,
     node: Process,
     gateway: Process,
+    _alone: MutexGuard<'static, ()>,
 }
 
 /// What the gateway may take from its host.
@@ -124,6 +134,7 @@ impl Site {
     }
 
     fn within(within: &Within<'_>, more: &[&str]) -> Self {
+        let alone = alone();
         let testbed = Testbed::test(1).unwrap();
         let cluster = Cluster::grow(&testbed).unwrap();
         testbed.apply_mesh(&mesh()).unwrap();
@@ -161,7 +172,7 @@ impl Site {
         let asked = || request(&testbed);
         let whole = until_is(SOON, "the allowed way", asked, |seen| seen.starts_with("200 "));
         let whole = whole.unwrap();
-        Self { testbed, cluster, whole, node, gateway }
+        Self { testbed, cluster, whole, node, gateway, _alone: alone }
     }
 
     fn stat(&self, name: &str) -> u64 {
@@ -386,6 +397,7 @@ fn responses_that_nobody_reads_are_bounded_and_given_back() {
 #[test]
 fn refusals_without_end_take_no_flow_event_of_another_pod() {
     const REFUSALS: u16 = 20;
+    let _alone = alone();
     let testbed = Testbed::test(0).unwrap();
     let cluster = Cluster::grow(&testbed).unwrap();
     let node = testbed.start_node_with(&cluster.node_args(&testbed)).unwrap();

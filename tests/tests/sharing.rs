@@ -5,6 +5,7 @@
 use std::{
     fs::File,
     path::Path,
+    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -35,6 +36,14 @@ const FILLING: usize = 2;
 /// What a working client gets, and more than all windows and sockets on the way take, in bytes.
 const SMALL: u64 = 32 << 10;
 const LARGE: u64 = 64 << 20;
+
+/// One measurement at a time: another one would keep the machine busy.
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    // A measurement that failed leaves nothing behind.
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 fn registry() -> String {
     format!(
@@ -118,6 +127,7 @@ struct World {
     testbed: Testbed,
     _nginx: Process,
     _gateway: Process,
+    _alone: MutexGuard<'static, ()>,
 }
 
 /// The origin.
@@ -135,11 +145,12 @@ fn nginx(testbed: &Testbed) -> Process {
 
 impl World {
     fn new() -> Self {
+        let alone = alone();
         let testbed = Testbed::test(1).unwrap();
         let nginx = nginx(&testbed);
         testbed.apply("www.yaml", &registry()).unwrap();
         let gateway = testbed.start_gateway(0).unwrap();
-        let world = Self { testbed, _nginx: nginx, _gateway: gateway };
+        let world = Self { testbed, _nginx: nginx, _gateway: gateway, _alone: alone };
         for port in [HTTP1, HTTP2] {
             let to = format!("::{}:{port}", plan::GATEWAYS[0]);
             let url = format!("http://www.example.com:{port}/small");
@@ -279,6 +290,7 @@ fn shared_by(pod: &Place, port: u16) -> Rounds {
 
 /// Clients whose node leads them to the gateway in a tunnel.
 fn share_in_a_tunnel(port: u16) {
+    let _alone = alone();
     let testbed = Testbed::test(1).unwrap();
     let _root = testbed.prepare_mtls(1).unwrap();
     let _nginx = nginx(&testbed);

@@ -22,8 +22,18 @@ use crate::run;
 const TOGETHER: usize = 2;
 
 /// Programs that run by themselves, after the others: they measure time or memory, or boot a machine.
-const ALONE: [&str; 7] =
-    ["endurance", "fairness", "gateway_unit", "installation", "lifetime", "steady", "systemd"];
+const ALONE: [&str; 10] = [
+    "endurance",
+    "fairness",
+    "gateway_unit",
+    "installation",
+    "lifetime",
+    "neighbours",
+    "node_bpf",
+    "sharing",
+    "steady",
+    "systemd",
+];
 
 /// A built test program.
 #[derive(Clone, PartialEq, Eq, Debug)]
