@@ -165,9 +165,11 @@ fn the_quick_start_is_typed_on_two_hosts_from_the_package_to_its_removal() {
     until_is(SOON, "the line of the access log", journal, is_logged).unwrap();
     let done = app.shell(refused).unwrap();
     assert!(!done.ok() && done.stdout.is_empty(), "{done:?}");
-    let (flows, reason) = (app.shell(flows).unwrap(), app.shell(reason).unwrap());
+    // Events follow what they are about.
     let is_told = |line: &str| line.contains("198.51.100.10:443") && line.contains("(no_route)");
-    assert!(flows.ok() && flows.stdout.lines().any(is_told), "{flows:?}");
+    let has_it = |done: &Finished| done.ok() && done.stdout.lines().any(is_told);
+    until_is(SOON, "the refusal", || app.shell(flows).unwrap(), has_it).unwrap();
+    let reason = app.shell(reason).unwrap();
     assert!(reason.ok() && reason.stdout.contains("no_route"), "{reason:?}");
     // The service of the page's drop-in.
     until_is(SOON, "a service in a slice", || reached(&app), |seen| seen == "200 refused").unwrap();
