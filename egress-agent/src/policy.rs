@@ -45,7 +45,7 @@ pub use authorization::{
     AuthorizationScope, Condition, RequestFacts, Subject, TextPattern, Truth, ValuePattern,
 };
 pub use callers::{Caller, Callers, OwnPort};
-pub use claims::is_claim;
+pub use claims::{is_claim, is_unseen};
 pub use cluster::{
     ClientTls, ClientTlsMode, Cluster, ClusterName, ConnectTarget, ConnectionPool, Discovery,
     Endpoint, HttpVersion, Keepalive, LoadBalancer, OutlierDetection, ProxyMethod, ProxyProtocol,

@@ -105,7 +105,7 @@ impl Gateway {
     ) -> Result<HttpRoute, Denied> {
         let mut map = http::HeaderMap::new();
         for (name, value) in headers {
-            map.append(*name, http::HeaderValue::from_static(value));
+            map.append(*name, http::HeaderValue::from_bytes(value.as_bytes()).unwrap());
         }
         self.0.http(&HttpRequest {
             source,

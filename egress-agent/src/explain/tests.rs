@@ -384,7 +384,7 @@ fn url() -> impl Strategy<Value = String> {
         "[2001:db8::7]",
     ];
     let schemes = ["http", "https", "tls", "tcp"];
-    let paths = ["/", "/v1/x", "/v1/../admin", "/v1/%2e%2e/admin"];
+    let paths = ["/", "/other", "/v1/x", "/v1/../admin", "/v1/%2e%2e/admin"];
     let port = option::of(select(vec![80_u16, 443, 5432, 15000]));
     (select(schemes.to_vec()), select(hosts.to_vec()), port, select(paths.to_vec())).prop_map(
         |(scheme, host, port, path)| {

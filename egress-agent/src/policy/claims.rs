@@ -23,6 +23,25 @@ const CLAIMS: [&str; 13] = [
 const CLAIM_PREFIXES: [&str; 4] =
     ["x-forwarded", "x-original-forwarded", "x-envoy-", "x-original-host"];
 
+/// Headers about one connection and the framing of a message.
+const FRAMING: [&str; 9] = [
+    "host",
+    "content-length",
+    "expect",
+    "connection",
+    "keep-alive",
+    "proxy-connection",
+    "proxy-authorization",
+    "transfer-encoding",
+    "http2-settings",
+];
+
+/// Whether the gateway takes a field out before rules and policies see a request.
+#[must_use]
+pub fn is_unseen(name: &HeaderName) -> bool {
+    FRAMING.contains(&name.as_str()) || is_claim(name)
+}
+
 /// Whether a field makes such a claim. Many servers take `_` for `-`.
 #[must_use]
 pub fn is_claim(name: &HeaderName) -> bool {

@@ -99,7 +99,7 @@ impl GatewayPolicy {
             passthrough: Passthrough::new(mesh.keys().copied(), snapshot.mesh.keepalive),
             mesh,
             stage: tables::stages(&servers, &rules.routes),
-            tcp: tables::tcp(&rules.routes, &member),
+            tcp: tables::tcp(rules, &member),
             tunnel_tcp: tables::tunnel_tcp(rules, &member),
             tunnel: tunnel_tls::settings(&snapshot.mesh, &member),
             member,

@@ -67,7 +67,8 @@ fn matches_http(
     path::matches(wanted, uri, *ignore_case)
 }
 
-/// Several lines of one header count as one, joined by commas (RFC 9110 §5.3).
+/// Several lines of one header count as one, joined by commas (RFC 9110 §5.3). Bytes that are no UTF-8 are no reason to
+/// take a value for another: each counts as U+FFFD.
 pub(super) fn has_header(
     request: &HttpRequest<'_>,
     name: &http::HeaderName,
@@ -78,15 +79,13 @@ pub(super) fn has_header(
     if matches!(wanted, TextMatch::Present) {
         return true;
     }
-    let Ok(first) = first.to_str() else { return false };
-    let mut joined: Option<String> = None;
+    let mut joined = String::from_utf8_lossy(first.as_bytes());
     for value in values {
-        let Ok(value) = value.to_str() else { return false };
-        let joined = joined.get_or_insert_with(|| first.into());
+        let joined = joined.to_mut();
         joined.push(',');
-        joined.push_str(value);
+        joined.push_str(&String::from_utf8_lossy(value.as_bytes()));
     }
-    wanted.matches(joined.as_deref().unwrap_or(first))
+    wanted.matches(&joined)
 }
 
 /// The first parameter of that name decides, undecoded.

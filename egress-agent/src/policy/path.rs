@@ -104,9 +104,9 @@ pub(super) fn check(path: &str) -> Result<(), AmbiguousPath> {
 }
 
 fn is_ambiguous(path: &str) -> bool {
-    // `*`, which has no segments.
+    // `*` has no segments; nothing else begins without a slash.
     if !path.starts_with('/') {
-        return false;
+        return path != "*";
     }
     let mut bytes = path.as_bytes();
     let decoded;

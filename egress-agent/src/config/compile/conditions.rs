@@ -12,26 +12,13 @@ use super::super::{
 use crate::{
     policy::{
         Attribute, AuthorizationAction, AuthorizationRule, Condition, TextMatch, TextPattern,
-        ValuePattern,
+        ValuePattern, is_unseen,
     },
     types::{Namespace, Port, TrustDomain},
 };
 
 /// The trust domain that stands for the mesh's own, as in Istio.
 const LOCAL: &str = "cluster.local";
-
-/// Headers that the gateway takes out before policies see a request.
-const REMOVED: [&str; 9] = [
-    "host",
-    "content-length",
-    "expect",
-    "connection",
-    "keep-alive",
-    "proxy-connection",
-    "proxy-authorization",
-    "transfer-encoding",
-    "http2-settings",
-];
 
 /// What values are relative to.
 struct Reader<'a, 'c> {
@@ -181,10 +168,7 @@ impl Reader<'_, '_> {
         let header = key.value.strip_prefix("request.headers[").and_then(|h| h.strip_suffix(']'));
         if let Some(name) = header {
             let name = http::HeaderName::from_bytes(name.as_bytes()).ok();
-            let seen = |name: &http::HeaderName| {
-                !REMOVED.contains(&name.as_str()) && !crate::policy::is_claim(name)
-            };
-            if let Some(name) = name.filter(seen) {
+            if let Some(name) = name.filter(|name| !is_unseen(name)) {
                 return Attribute::Header(name);
             }
         }

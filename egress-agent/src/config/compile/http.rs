@@ -27,6 +27,7 @@ use headers::{authority, header_ops};
 
 use crate::policy::{
     HttpAction, HttpMatch, HttpOutcome, HttpRule, Target, TextMatch, Upgrades, WeightedDestination,
+    is_unseen,
 };
 
 impl Compiler<'_> {
@@ -329,8 +330,8 @@ fn http_match(mirror: &Mirror, cx: &mut Cx<'_>) -> Option<HttpMatch> {
         method,
         authority,
         scheme,
-        headers: header_matches(headers, cx)?,
-        without_headers: header_matches(without_headers, cx)?,
+        headers: header_matches(headers, Presence::Wanted, cx)?,
+        without_headers: header_matches(without_headers, Presence::Unwanted, cx)?,
         query: {
             let mut query = Vec::new();
             for (key, wanted) in &query_params.0.0 {
@@ -351,13 +352,36 @@ fn lower(wanted: TextMatch) -> TextMatch {
     }
 }
 
+/// Whether a condition is that a request has such a header, or that it has none.
+#[derive(Clone, Copy)]
+enum Presence {
+    Wanted,
+    Unwanted,
+}
+
 fn header_matches(
     wanted: &RecordDict<StringMatch>,
+    presence: Presence,
     cx: &mut Cx<'_>,
 ) -> Option<Vec<(http::HeaderName, TextMatch)>> {
     let mut read = Vec::new();
     for (name, wanted) in &wanted.0.0 {
-        read.push((names::header_name(name, cx)?, names::text_match(wanted, cx)?));
+        let header = names::header_name(name, cx)?;
+        if is_unseen(&header) {
+            let message = "the gateway takes this header out before rules see a request";
+            match presence {
+                Presence::Wanted => {
+                    cx.warn(&name.at, format!("{message}: the rule matches nothing"));
+                }
+                // It would match whatever the header says.
+                Presence::Unwanted => {
+                    let expected = "a header that reaches the upstream";
+                    cx.wrong(&name.at, name.value.clone(), expected, message);
+                    return None;
+                }
+            }
+        }
+        read.push((header, names::text_match(wanted, cx)?));
     }
     Some(read)
 }

@@ -112,10 +112,63 @@ fn conditions_hold_or_not() {
         ("withoutHeaders: {x-user: {}}", "GET", &[], true),
         ("withoutHeaders: {x-user: {}}", "GET", &[("x-user", "a")], false),
         ("withoutHeaders: {x-user: {exact: a}}", "GET", &[("x-user", "b")], true),
+        // Bytes beyond ASCII do not make it another value.
+        ("withoutHeaders: {x-user: {prefix: evil}}", "GET", &[("x-user", "evil\u{e9}")], false),
+        ("withoutHeaders: {x-user: {regex: 'evil.*'}}", "GET", &[("x-user", "evil\u{e9}")], false),
+        (
+            "withoutHeaders: {x-user: {prefix: evil}}",
+            "GET",
+            &[("x-user", "evil"), ("x-user", "\u{e9}")],
+            false,
+        ),
+        ("withoutHeaders: {x-user: {prefix: evil}}", "GET", &[("x-user", "\u{e9}evil")], true),
+        ("headers: {x-user: {exact: 'j\u{e9}'}}", "GET", &[("x-user", "j\u{e9}")], true),
+        ("headers: {x-user: {exact: j}}", "GET", &[("x-user", "j\u{e9}")], false),
         ("port: 80", "GET", &[], true),
         ("port: 8080", "GET", &[], false),
     ] {
         assert_eq!(ask(conditions, method, headers), expected, "{conditions} {headers:?}");
+    }
+}
+
+/// No rule sees what the gateway takes out: that it is absent would always be true.
+#[test]
+fn a_header_that_no_rule_sees_is_no_condition() {
+    let said = |conditions: &str| {
+        let rules = on(conditions, &to("b.example"));
+        let texts = [
+            entry("a", "a.example", "resolution: DNS"),
+            entry("b", "b.example", "resolution: DNS"),
+            gateway("'*'"),
+            routes("v", "a.example", &rules),
+        ];
+        match compile_with(&texts.each_ref().map(String::as_str), "") {
+            Ok(compiled) => {
+                Ok(compiled.warnings.iter().map(ToString::to_string).collect::<String>())
+            }
+            Err(problems) => Err(problems.to_string()),
+        }
+    };
+    let taken_out = "the gateway takes this header out before rules see a request";
+    for name in [
+        "host",
+        "content-length",
+        "connection",
+        "x-forwarded-for",
+        "x_forwarded_for",
+        "x-original-url",
+    ] {
+        let refused = said(&format!("withoutHeaders: {{{name}: {{prefix: a}}}}")).unwrap_err();
+        assert!(refused.contains(taken_out), "{name}: {refused}");
+        let warned = said(&format!("headers: {{{name}: {{prefix: a}}}}")).unwrap();
+        assert!(
+            warned.contains(&format!("{taken_out}: the rule matches nothing")),
+            "{name}: {warned}"
+        );
+    }
+    for field in ["headers", "withoutHeaders"] {
+        let fine = said(&format!("{field}: {{x-user: {{prefix: a}}, cookie: {{}}}}")).unwrap();
+        assert!(!fine.contains(taken_out), "{field}: {fine}");
     }
 }
 

@@ -5,7 +5,11 @@ use std::sync::Arc;
 use egress_ebpf::reason::Reason;
 use ipnet::IpNet;
 
-use super::{GatewayPolicy, matching, refusal, tables::TunnelTcp, tunnel::satisfies};
+use super::{
+    GatewayPolicy, matching, refusal,
+    tables::{TcpEntry, TunnelTcp},
+    tunnel::satisfies,
+};
 use crate::{
     policy::{
         Denied, DirectTarget, Hop, InnerProtocol, PortMode, ServerProtocol, SharedPort, TcpRoute,
@@ -56,11 +60,7 @@ impl GatewayPolicy {
             return self.authorized_tcp(source, None, route?);
         }
         let mut entries = self.tcp.get(&port).into_iter().flatten();
-        let entry = entries
-            .find(|entry| {
-                entry.routes.exported.sees(source) && matching::tcp(&entry.rule, None, source)
-            })
-            .ok_or_else(refused)?;
+        let entry = entries.find(|entry| is_for(entry, source)).ok_or_else(refused)?;
         trace::note(|| Step::Rule(entry.rule.place.clone()));
         if entry.hop == Hop::Tunnel {
             return Err(refusal::plaintext(&format!("TCP to port {port}")));
@@ -268,6 +268,13 @@ impl GatewayPolicy {
             Some(_) => Named::Several,
         }
     }
+}
+
+/// Whether the rule is for this source, and one of the services that it leads here.
+fn is_for(entry: &TcpEntry, source: &Source) -> bool {
+    entry.routes.exported.sees(source)
+        && entry.services.iter().any(|service| service.exported.sees(source))
+        && matching::tcp(&entry.rule, None, source)
 }
 
 /// What comes first of two services for the same: that of the source's own namespace, then the route of its own.

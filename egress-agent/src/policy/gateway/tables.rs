@@ -50,6 +50,8 @@ pub(super) struct MeshPort {
 pub(super) struct TcpEntry {
     pub(super) routes: Arc<RouteSet>,
     pub(super) rule: Arc<TcpRule>,
+    /// What it is for: who sees none of these has no business here.
+    pub(super) services: Vec<Arc<Service>>,
     /// How it has to come here.
     pub(super) hop: Hop,
     /// Whose servers are meant.
@@ -264,12 +266,10 @@ fn precision(pattern: &HostPattern) -> usize {
 }
 
 /// Raw TCP services by the port at the gateway.
-pub(super) fn tcp(
-    routes: &[Arc<RouteSet>],
-    member: &[bool],
-) -> ConfigMap<OriginalPort, Vec<TcpEntry>> {
+pub(super) fn tcp(rules: &Rules, member: &[bool]) -> ConfigMap<OriginalPort, Vec<TcpEntry>> {
     let mut tcp: ConfigMap<_, Vec<TcpEntry>> = ConfigMap::default();
-    for set in routes {
+    let index = OnceCell::new();
+    for set in &rules.routes {
         for rule in &set.mesh.tcp {
             let targets = gateway_targets(&rule.targets)
                 .filter(|(group, ..)| member.get(*group).is_some_and(|member| *member));
@@ -280,8 +280,10 @@ pub(super) fn tcp(
                 *strictest = hop.max(*strictest);
             }
             for ((port, owner), hop) in ports {
+                let index = index.get_or_init(|| by_host(&rules.services));
+                let services = raw_services(set, rule, index, rules).cloned().collect();
                 let (routes, rule) = (Arc::clone(set), Arc::clone(rule));
-                tcp.entry(port).or_default().push(TcpEntry { routes, rule, hop, owner });
+                tcp.entry(port).or_default().push(TcpEntry { routes, rule, services, hop, owner });
             }
         }
     }
@@ -305,11 +307,7 @@ pub(super) fn tunnel_tcp(
                 continue;
             }
             let index = services.get_or_init(|| by_host(&rules.services));
-            let met = index.meeting_any(&set.rule_hosts()).into_iter();
-            let met = met.filter_map(|index| rules.services.get(index));
-            let named = met
-                .filter(|service| service.protocol == Protocol::Tcp && rule.is_on(service.port.0));
-            for service in named {
+            for service in raw_services(set, rule, index, rules) {
                 let matches = rule.matches.iter();
                 let here = matches.filter(|m| m.port.is_none_or(|port| port == service.port.0));
                 let mut nets: Vec<_> = here.flat_map(|m| m.subnets.iter().copied()).collect();
@@ -331,6 +329,18 @@ pub(super) fn tunnel_tcp(
         }
     }
     tcp
+}
+
+/// The raw TCP services that a mesh-stage rule is for.
+fn raw_services<'r>(
+    set: &RouteSet,
+    rule: &TcpRule,
+    index: &HostIndex<usize>,
+    rules: &'r Rules,
+) -> impl Iterator<Item = &'r Arc<Service>> {
+    let met = index.meeting_any(&set.rule_hosts()).into_iter();
+    let met = met.filter_map(|index| rules.services.get(index));
+    met.filter(|service| service.protocol == Protocol::Tcp && rule.is_on(service.port.0))
 }
 
 fn by_host(services: &[Arc<Service>]) -> HostIndex<usize> {

@@ -160,7 +160,9 @@ impl Request {
         let authority =
             if method == Method::CONNECT { authority } else { authority.on_port(origin.port)? };
         let path = uri.path_and_query().map_or("/", PathAndQuery::as_str);
-        if path == "*" && method != Method::OPTIONS {
+        // A query without a path has no place in HTTP/1's request line, and servers take it for one of `/`.
+        let is_target = path.starts_with('/') || (path == "*" && method == Method::OPTIONS);
+        if !is_target {
             return Err(BadMessage::Target);
         }
         let framing = match (framing::content_length(&headers)?, ended) {

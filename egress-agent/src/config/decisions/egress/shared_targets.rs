@@ -240,3 +240,43 @@ fn a_host_that_is_led_to_two_gateways_goes_to_the_first() {
     )];
     assert_eq!(gateway(&policies).0.snapshot().node.routes.len(), 1);
 }
+
+/// Who does not see a service reaches it by neither hop, whatever its routes say: the gateway's namespace, which sees
+/// it, opens it to nobody else.
+#[test]
+fn raw_tcp_is_for_those_who_see_its_service_and_its_route() {
+    let everywhere = ["'.'", "'*'", "shop", "'.', shop", "'.', istio-system"];
+    let tunnel = istio(
+        "DestinationRule",
+        "apps/hop",
+        &format!("{{host: {SERVICE}, trafficPolicy: {{tls: {{mode: ISTIO_MUTUAL}}}}}}"),
+    );
+    let net = by_net("198.51.100.0/28");
+    let dialled = OriginalDst("198.51.100.7:5432".parse().unwrap());
+    for entry in [BY_NAME, &net] {
+        for (to, route_to) in everywhere.iter().flat_map(|to| everywhere.map(|other| (*to, other)))
+        {
+            let export = |text: String, to: &str| {
+                text.replace("exportTo: ['.']", &format!("exportTo: [{to}]"))
+            };
+            let [service, server, routes] =
+                led("apps", entry, [15432, 5432], "").try_into().unwrap();
+            let texts = [export(service, to), server, export(routes, route_to)];
+            let plain = gateway(&texts);
+            let inside = gateway(&[&texts[..], std::slice::from_ref(&tunnel)].concat());
+            for (from, namespace) in [(SLEEP, "apps"), (JOB, "apps"), (WEB, "shop")] {
+                let sees = |to: &str| {
+                    to.contains('*')
+                        || to.contains(namespace)
+                        || (namespace == "apps" && to.contains("'.'"))
+                };
+                let expected = sees(to) && sees(route_to);
+                let what = format!("{from}, the entry exported to {to}, the route to {route_to}");
+                let by_port = plain.0.tcp(&plain.source(from), original(15432));
+                assert_eq!(by_port.is_ok(), expected, "{what}: {by_port:?}");
+                let by_tunnel = inside.0.tunnel_tcp(&inside.source(from), dialled);
+                assert_eq!(by_tunnel.is_ok(), expected, "{what}, in the tunnel: {by_tunnel:?}");
+            }
+        }
+    }
+}

@@ -310,6 +310,29 @@ fn every_request_that_the_library_refuses_has_a_line_that_says_why() {
     }
 }
 
+/// What HTTP/1 could not say either: the gateway would forward it in a line that is none.
+#[test]
+fn a_target_that_is_no_path_is_refused() {
+    for path in ["?id=1", "*", "a", "a?b=/", "//"] {
+        local(async {
+            let gateway = gateway().await;
+            let mut client = Raw::connect(&gateway).await;
+            client.send(&get(1, &fields(&[METHOD, SCHEME, HOST, (":path", path)]))).await;
+            let (answer, code) = if path == "//" { ("200", 200) } else { ("error", 400) };
+            let answered = client.answer(1).await;
+            let line = gateway.log(1).await.remove(0);
+            if answered == "reset 1" {
+                // The library took it for no URI.
+                assert_eq!(line["reason"], "bad_request", "{path}: {line}");
+                return;
+            }
+            assert_eq!(answered, answer, "{path}: {line}");
+            assert_eq!(line["response_code"], code, "{path}: {line}");
+            assert!(code == 200 || line["reason"] == "bad_request", "{path}: {line}");
+        });
+    }
+}
+
 #[test]
 fn a_connection_may_send_many_heads_that_are_too_large() {
     local(async {
@@ -360,24 +383,24 @@ fn streams_over_the_limit_are_refused_and_logged() {
     });
 }
 
-/// A client that others wrote, on one connection: a head that is too large, and one that is not.
+/// A client that others wrote: a head that is too large, and one that is not.
 #[test]
-fn curl_gets_the_answer_and_goes_on() {
+fn curl_gets_the_answer() {
     local(async {
         let gateway = gateway().await;
         let to = format!("a.example:80:{}", gateway.h2);
-        let large = format!("x-large: {}", "y".repeat(HEAD));
-        let one = |header: &str| {
-            let form = "%{http_version} %{http_code} %{num_connects}\n";
+        for (header, expected) in
+            [(format!("x-large: {}", "y".repeat(HEAD)), "2 431"), ("x: y".into(), "2 200")]
+        {
+            let form = "%{http_version} %{http_code}";
             let words = ["-sS", "-o", "/dev/null", "-w", form, "--http2-prior-knowledge"];
-            let more = ["--connect-to", &to, "-H", header, "http://a.example/"];
-            [&words[..], &more].concat().into_iter().map(str::to_owned).collect::<Vec<_>>()
-        };
-        let words = [one(&large), vec!["--next".into()], one("x: y")].concat();
-        let run = move || std::process::Command::new("curl").args(words).output();
-        let output = tokio::task::spawn_blocking(run).await.unwrap().unwrap();
-        let said = String::from_utf8(output.stdout).unwrap();
-        assert_eq!(said, "2 431 1\n2 200 0\n", "{}", String::from_utf8_lossy(&output.stderr));
+            let more = ["--connect-to", &to, "-H", &header, "http://a.example/"];
+            let words: Vec<_> = words.iter().chain(&more).map(ToString::to_string).collect();
+            let run = move || std::process::Command::new("curl").args(words).output();
+            let output = tokio::task::spawn_blocking(run).await.unwrap().unwrap();
+            let said = String::from_utf8(output.stdout).unwrap();
+            assert_eq!(said, expected, "{}", String::from_utf8_lossy(&output.stderr));
+        }
         let log = gateway.log(2).await;
         let refused = log.iter().find(|line| line["response_code"] == 431);
         assert_line(refused.unwrap(), LARGE, "curl");
