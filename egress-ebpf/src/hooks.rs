@@ -255,10 +255,10 @@ pub fn inward(bytes: &impl Bytes, scope: Scope, vlan: bool, view: &(impl PolicyV
 }
 
 /// Refuses a packet whose source is neither in the cluster nor an address of a pod's or the node's: of a
-/// workload's socket, and of another network namespace's interface on the uplink. The kernel gives sockets
-/// no other unless they ask for it: a raw socket takes any, and so does `IPV6_FREEBIND`. Whoever is asked
-/// inside, the node's own kernel over loopback included, would answer the outside (echo, RST, unreachable
-/// port), and so carry data out. So would who is asked for its hardware address: an advertisement goes to
+/// workload's socket, of another network namespace's interface on the uplink, and of a pod of which no agent knows.
+/// The kernel gives sockets no other unless they ask for it: a raw socket takes any, and so does `IPV6_FREEBIND`.
+/// Whoever is asked inside, the node's own kernel over loopback included, would answer the outside (echo, RST,
+/// unreachable port), and so carry data out. So would who is asked for its hardware address: an advertisement goes to
 /// whoever asked, by the hardware address that the question gives (RFC 4861 §7.2.4).
 ///
 /// A link-local source may ask for neighbours alone. The kernel takes none for what goes further (RFC 6724 §5,

@@ -10,6 +10,7 @@ use egress_tests::{
     plan,
     process::Place,
     testbed::Testbed,
+    wait::{SOON, START, until_is},
 };
 
 /// A frame with a source of the sender's choice: INTERFACE ROUTER KIND SOURCE ADDRESS PORT.
@@ -47,6 +48,9 @@ own = fcntl.ioctl(s, 0x8927, struct.pack("256s", interface.encode()))[18:24]
 s.send(bytes.fromhex(router.replace(":", "")) + own + (b"\x86\xdd" if v6 else b"\x08\x00") + packet)
 sys.exit(2)
 "#;
+
+/// An ICMP error: TO SOURCE DESTINATION MTU.
+const ERROR: &str = include_str!("../src/icmp.py");
 
 /// An IPv6 socket with another's address, as any user may have it: KIND SOURCE ADDRESS.
 const FREE_BINDER: &str = r#"
@@ -243,6 +247,70 @@ fn the_nodes_system_answers_nobody_outside_who_did_not_ask() {
     let mut node = testbed.start_node().unwrap();
     assert!(node.end().unwrap().success());
     try_all("asked to end");
+}
+
+/// Nor do other hosts in the cluster answer for it: what it sends them in the name of the outside does not leave the
+/// node.
+#[test]
+fn a_pod_that_nobody_knows_asks_no_host_inside_in_the_name_of_the_outside() {
+    const OWN_V6: &str = "fd00:10:244:9::2";
+    let testbed = Testbed::test(0).unwrap();
+    let cluster = Cluster::grow(&testbed).unwrap();
+    let late = late_pod(&testbed);
+    late.ns.ip(&["addr", "add", &format!("{OWN_V6}/64"), "dev", "eth0", "nodad"]).unwrap();
+    late.ns.ip(&["-6", "route", "add", "default", "via", ROUTER[1]]).unwrap();
+    let back = ["-6", "route", "add", "fd00:10:244:9::/64", "via", plan::APP_V6];
+    cluster.remote.ns.ip(&back).unwrap();
+    let (uplink, echo): (&[&str], _) = (&["uplink"], plan::PEER_ECHO.to_string());
+    let asked = [
+        ("echo", NOBODY),
+        ("udp", echo.as_str()),
+        ("udp", NOBODY),
+        ("syn", echo.as_str()),
+        ("ack", NOBODY),
+    ];
+    let to = [[plan::REMOTE, plan::REMOTE_POD], [plan::REMOTE_V6, plan::REMOTE_POD_V6]];
+    let questions = Questions { late: &late, router: ROUTER_MAC, asked: &asked, to };
+    let questions = questions.attempts(uplink, &["spoofed_source"]);
+    // Its own address is in the cluster.
+    let asks_inside = || {
+        for to in [plan::REMOTE, plan::REMOTE_V6] {
+            assert!(late.run("ping", &["-c1", "-W5", to]).unwrap().ok(), "{to}");
+            for protocol in ["udp", "tcp"] {
+                assert!(ask(&late, protocol, to, plan::PEER_ECHO, &[]).unwrap().ok(), "{to}");
+            }
+        }
+    };
+    // An error about a packet that its receiver never sent there.
+    let late = &late;
+    let forged = [(plan::REMOTE, plan::POD), (plan::REMOTE_V6, plan::POD_V6)].map(|(to, other)| {
+        attempt(format!("an ICMP error to {to}"), uplink, &["forged_error"], move || {
+            late.run(PYTHON, &["-c", ERROR, to, to, other, "1300"])
+        })
+    });
+    let capture = testbed.capture().unwrap();
+    all_get_out(&capture, &questions).unwrap();
+    asks_inside();
+    let mut node = testbed.start_node_with(&cluster.node_args(&testbed)).unwrap();
+    capture.take();
+    let wall = Wall { testbed: &testbed, node: &node, capture: &capture };
+    wall.stops_all(&questions).unwrap();
+    wall.stops_all(&forged).unwrap();
+    asks_inside();
+    let counted = wall.denied(uplink, &["spoofed_source"]);
+    // It needs no agent.
+    node.kill();
+    node.wait(SOON).unwrap();
+    for attempt in &questions {
+        (attempt.run)().unwrap();
+    }
+    asks_inside();
+    assert_eq!(capture.frames(), Vec::<String>::new(), "after the agent was killed");
+    let node = testbed.start_agent(testbed.app(), "again", &cluster.node_args(&testbed)).unwrap();
+    let wall = Wall { testbed: &testbed, node: &node, capture: &capture };
+    let expected = counted + u64::try_from(questions.len()).unwrap();
+    let count = || wall.denied(uplink, &["spoofed_source"]);
+    until_is(START, "what the kernel counted", count, |now| *now >= expected).unwrap();
 }
 
 /// The same over a bridge that other pods' interfaces are ports of. A program there stops it before

@@ -50,7 +50,9 @@ pub(super) enum Kind {
     Workload,
     /// The packet is forwarded, from this pod.
     Pod,
-    /// The packet is forwarded.
+    /// The packet is forwarded, from an interface that the agent knows as no pod's.
+    Forwarded,
+    /// The packet is forwarded, from whoever: the pod of which no agent knows yet, maybe.
     Unknown,
     /// An interface of another network namespace, which lies on the uplink.
     Stranger,
@@ -79,7 +81,7 @@ pub(super) fn resolve_reply(
     let sender = match origin.kind {
         Kind::Workload | Kind::NodeProcess | Kind::NodeKernel => Sender::Itself,
         Kind::Pod => Sender::Pod(origin.pod),
-        Kind::Unknown | Kind::Stranger => Sender::Unknown,
+        Kind::Forwarded | Kind::Unknown | Kind::Stranger => Sender::Unknown,
     };
     let denied = matches!(verdict.action, Action::Deny);
     if origin.is_node() && (!denied || is_for_the_inside(verdict, packet, view)) {
@@ -89,7 +91,7 @@ pub(super) fn resolve_reply(
     // making. The uplink's flows weren't.
     let may_answer = match origin.kind {
         Kind::Workload => lacks_route(verdict) && answers_socket(origin.cgroup, packet, view),
-        Kind::Pod | Kind::Unknown | Kind::Stranger => lacks_route(verdict),
+        Kind::Pod | Kind::Forwarded | Kind::Unknown | Kind::Stranger => lacks_route(verdict),
         Kind::NodeProcess | Kind::NodeKernel => denied,
     };
     if may_answer && answers(Scope::Uplink, sender, packet, view) {
@@ -102,11 +104,11 @@ pub(super) fn resolve_reply(
         }
         Kind::NodeProcess | Kind::NodeKernel => Verdict::deny(Reason::UnsolicitedAnswer),
         // Whatever refused it: connection tracking has seen it on its way here.
-        Kind::Pod | Kind::Unknown | Kind::Stranger if denied => {
+        Kind::Pod | Kind::Forwarded | Kind::Unknown | Kind::Stranger if denied => {
             inbound::note_refused(packet, view);
             verdict
         }
-        Kind::Workload | Kind::Pod | Kind::Unknown | Kind::Stranger => verdict,
+        Kind::Workload | Kind::Pod | Kind::Forwarded | Kind::Unknown | Kind::Stranger => verdict,
     }
 }
 

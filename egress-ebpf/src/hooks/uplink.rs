@@ -6,7 +6,7 @@ use super::{
     own_source, settled,
 };
 use crate::{
-    abi::PolicyId,
+    abi::{PolicyId, UNKNOWN_POLICY},
     decide::Place,
     packet::{self, Ethernet, Flow, Neighbour, Packet, Reader, Room, Signal, ether_type},
     reason::Reason,
@@ -67,16 +67,18 @@ pub fn uplink(
             match view.interface(pod) {
                 Some(port) if !of_node => (port.policy, Origin { kind: Kind::Pod, cgroup: 0, pod }),
                 _ => {
-                    let kind = match way.socket {
-                        _ if stranger => Kind::Stranger,
-                        _ if !of_node => Kind::Unknown,
-                        Socket::Process => Kind::NodeProcess,
-                        Socket::None => Kind::NodeKernel,
-                    };
-                    let policy = if kind == Kind::Unknown {
+                    let forwarded = !stranger && !of_node;
+                    let policy = if forwarded {
                         view.forwarded_policy(way.came_in_on, way.by_unknown_port)
                     } else {
                         view.globals().uplink_policy
+                    };
+                    let kind = match way.socket {
+                        _ if stranger => Kind::Stranger,
+                        _ if forwarded && policy == UNKNOWN_POLICY => Kind::Unknown,
+                        _ if forwarded => Kind::Forwarded,
+                        Socket::Process => Kind::NodeProcess,
+                        Socket::None => Kind::NodeKernel,
                     };
                     (policy, Origin { kind, cgroup: 0, pod: 0 })
                 }
@@ -134,11 +136,12 @@ fn outward(
     let mut subject = packet;
     let mut room = Room::EMPTY;
     // One way for all: a second reading would take more stack than there is.
-    if matches!(origin.kind, Kind::NodeKernel | Kind::Workload | Kind::Stranger) {
+    let speaks_for_itself = matches!(origin.kind, Kind::Workload | Kind::Stranger | Kind::Unknown);
+    if speaks_for_itself || origin.kind == Kind::NodeKernel {
         bytes.pull(Ethernet::LENGTH + packet::ERROR);
         subject = packet::subject_of_error(bytes, Ethernet::LENGTH, packet, &mut room);
     }
-    if matches!(origin.kind, Kind::Workload | Kind::Stranger) {
+    if speaks_for_itself {
         if packet.signal == Signal::Error && !packet::is_own_error(packet, subject) {
             return Verdict::deny(Reason::ForgedError);
         }
@@ -146,9 +149,10 @@ fn outward(
     }
     let judge = |flow: &Flow| view.verdict(Place::Wire, flow, policy);
     let mut verdict = settled(bytes, destination(subject, judge));
-    // What is forwarded may be translated, or come from who owns its address. Nothing translates what
-    // another namespace puts on the uplink.
-    if matches!(origin.kind, Kind::Workload | Kind::Stranger) {
+    // What is forwarded may be translated, or come from who owns its address: so it is if it comes from a network
+    // that the agent knows, and from a pod P has seen that. Nothing translates what another namespace puts on the
+    // uplink. A pod that nobody knows may have any source, and whoever it asks inside answers there.
+    if speaks_for_itself {
         verdict = own_source(verdict, packet, view);
     }
     resolve_reply(verdict, origin, subject, view)

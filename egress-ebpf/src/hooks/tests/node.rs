@@ -446,6 +446,46 @@ fn another_namespace_asks_nobody_in_the_name_of_the_outside() {
     }
 }
 
+/// A pod of which no agent knows yet has any source. Who is asked in the name of the outside answers there.
+#[test]
+fn who_is_not_known_asks_nobody_in_the_name_of_the_outside() {
+    const LATE: u32 = 78;
+    let world = World::usual();
+    let spoofed = (DROP, Reason::SpoofedSource);
+    let internal = (PASS, Reason::Internal);
+    let late = [from(LATE), ForwardPath { by_unknown_port: true, ..from(FOREIGN) }];
+    for (outside, inside, own, other) in
+        [(OUTSIDE, INSIDE, "10.1.2.9", POD), (OUTSIDE6, INSIDE6, "fd00::98", POD6)]
+    {
+        for (source, expected) in [(outside, spoofed), (own, internal)] {
+            for packet in [
+                echo(source, inside, false),
+                udp(source, inside, 53),
+                tcp(source, inside, 22),
+                segment(source, inside, 22, 0x10),
+                ip(protocol::SCTP, source, inside, &[0; 20]),
+            ] {
+                for way in late {
+                    assert_eq!(sent(&world, way, &packet), expected, "{source}");
+                }
+                // What comes from another network may have an address outside.
+                assert_eq!(sent(&world, from(FOREIGN), &packet), internal, "{source}");
+            }
+        }
+        for way in late {
+            // What it was sent itself it reports errors about, and about nothing else.
+            let about =
+                |from: &str, to: &str| sent(&world, way, &error(from, &udp(inside, to, 53)));
+            assert_eq!(about(own, own), internal);
+            assert_eq!(about(own, other), (DROP, Reason::ForgedError));
+            assert_eq!(about(outside, own), (DROP, Reason::ForgedError));
+            assert_eq!(about(outside, outside), spoofed);
+        }
+        let forwarded = error(own, &udp(inside, other, 53));
+        assert_eq!(sent(&world, from(FOREIGN), &forwarded), internal, "a router's");
+    }
+}
+
 /// Who is asked by a router's link-local address answers the router.
 #[test]
 fn by_a_link_local_address_nobody_asks_further_than_for_neighbours() {
