@@ -6,6 +6,7 @@
 
 mod bytes;
 mod claims;
+mod groups;
 mod ip;
 pub mod offload;
 mod quoted;

@@ -303,6 +303,26 @@ pub(crate) fn udp(from: &str, to: &str, port: u16) -> Vec<u8> {
     ip(protocol::UDP, from, to, &[0xc0, 1, high, low, 0, 9, 0, 0, b'x'])
 }
 
+/// A report of multicast groups, behind its hop-by-hop header (MLD): of this kind, with this after its first four
+/// bytes.
+pub(crate) fn report(kind: u8, from: &str, to: &str, body: &[u8]) -> Vec<u8> {
+    let alert = [protocol::ICMPV6, 0, 5, 2, 0, 0, 1, 0];
+    let mut packet = ip(0, from, to, &[&alert[..], &[kind, 0, 0, 0], body].concat());
+    packet[7] = 1;
+    packet
+}
+
+/// The body of a report of version 2, of as many groups.
+pub(crate) fn groups(number: u8) -> Vec<u8> {
+    let group = |last| [&[4, 0, 0, 0, 0xff, 2][..], &[0; 13], &[last]].concat();
+    (0..number).fold(vec![0, 0, 0, number], |body, last| [body, group(last)].concat())
+}
+
+/// The body of a report of version 1: of one group.
+pub(crate) fn group() -> Vec<u8> {
+    [&[0; 4][..], &addr("ff02::1234").octets()].concat()
+}
+
 /// A neighbour-discovery message.
 pub(crate) fn neighbour(kind: u8, from: &str, to: &str, target: &str) -> Vec<u8> {
     let mut message = vec![kind, 0, 0, 0, 0, 0, 0, 0];

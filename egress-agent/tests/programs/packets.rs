@@ -186,6 +186,62 @@ fn an_unknown_pod_reaches_the_inside_and_is_audited_in_audit_mode() {
     }
 }
 
+/// A message of neighbour discovery, or a report of multicast groups behind its hop-by-hop header, to whoever is on
+/// the link, with more bytes in it.
+fn of_link(kind: u8, to: &str, more: usize) -> Vec<u8> {
+    let report = matches!(kind, 131 | 143);
+    let mut payload = if report { vec![58, 0, 5, 2, 0, 0, 1, 0] } else { vec![] };
+    payload.extend([kind, 0, 0, 0]);
+    payload.extend(match kind {
+        133 => vec![0; 4],
+        // One group.
+        143 => [&[0, 0, 0, 1, 4, 0, 0, 0, 0xff, 2][..], &[0; 14]].concat(),
+        131 => [&[0, 0, 0, 0, 0xff, 2][..], &[0; 14]].concat(),
+        // The pod's own address.
+        _ => [&[0, 0, 0, 0, 0xfd][..], &[0; 14], &[5]].concat(),
+    });
+    payload.extend(vec![b'x'; more]);
+    let mut frame = ethernet(if report { 0 } else { 58 }, POD6, to, &payload);
+    frame[14 + 7] = if report { 1 } else { 255 };
+    frame
+}
+
+/// An external router may be on the link.
+#[test]
+fn what_goes_to_the_link_carries_no_data_by_any_hook() {
+    let mut kernel = Kernel::usual();
+    kernel.workload(own_cgroup(), DEFAULT_POLICY);
+    for (kind, to) in [
+        (133, "ff02::2"),
+        (135, "ff02::1:ff00:5"),
+        (136, "ff02::1"),
+        (131, "ff02::1234"),
+        (143, "ff02::16"),
+    ] {
+        let reason =
+            if kind < 133 || kind > 136 { Reason::ExtensionHeader } else { Reason::Malformed };
+        for more in [0, 24, 600] {
+            let frame = of_link(kind, to, more);
+            let trailed = [&of_link(kind, to, 0)[..], &vec![b'x'; more]].concat();
+            for frame in [frame, trailed] {
+                let [expected, passed] =
+                    if more == 0 { [TC_NEXT, CGROUP_PASS] } else { [TC_DROP, CGROUP_REFUSE] };
+                let counts = |kernel: &Kernel| {
+                    [hook::POD, hook::UPLINK, hook::SKB]
+                        .map(|hook| kernel.count(hook, action::DENY, reason, false))
+                };
+                let before = counts(&kernel);
+                let what = format!("{more} bytes more in {kind}");
+                assert_eq!(kernel.classify("pod_ingress", &frame, 0), expected, "{what}");
+                assert_eq!(kernel.classify("uplink_egress", &frame, 0), expected, "{what}");
+                assert_eq!(kernel.cgroup_egress(&frame), passed, "{what}");
+                let refused = u64::from(more != 0);
+                assert_eq!(counts(&kernel), before.map(|count| count + refused), "{what}");
+            }
+        }
+    }
+}
+
 /// Every shorter packet is dropped by the real reads, too.
 #[test]
 fn what_ends_early_is_dropped() {

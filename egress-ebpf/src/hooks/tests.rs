@@ -9,8 +9,8 @@ use crate::{
     packet::protocol,
     testing::{
         AUDITED, DIRECT, EXEMPT, FOREIGN, GATEWAY, IFINDEX, INSIDE, INSIDE6, MAC, METADATA,
-        OUTSIDE, OUTSIDE6, POD, POD6, POLICY, World, addr, arp, flow, frame, ip, ip_frame,
-        neighbour, port, tcp, tcp_header, udp,
+        OUTSIDE, OUTSIDE6, POD, POD6, POLICY, World, addr, arp, flow, frame, group, groups, ip,
+        ip_frame, neighbour, port, report, tcp, tcp_header, udp,
     },
     verdict::{CGROUP_PASS, CGROUP_REFUSE, Errno, TC_DROP, TC_NEXT},
 };
@@ -188,32 +188,77 @@ fn neighbour_discovery_speaks_for_the_pod_alone() {
 #[test]
 fn reports_of_groups_go_to_the_link_and_no_further() {
     let own_link = std::net::IpAddr::from(Addr::link_local(MAC)).to_string();
-    let report = |from: &str, to: &str, header: [u8; 8], kind: u8, hops: u8| {
-        let mut packet = ip(0, from, to, &[&header[..], &[kind, 0, 0, 0, 0, 0, 0, 1]].concat());
-        packet[7] = hops;
-        from_pod(&packet)
+    let of = |kind: u8, from: &str, to: &str| {
+        report(kind, from, to, &if kind == 143 { groups(3) } else { group() })
     };
-    let alert = [58, 0, 5, 2, 0, 0, 1, 0];
+    let dropped = (DROP, Reason::ExtensionHeader);
     for kind in [131, 132, 143] {
         for from in [own_link.as_str(), "::", POD6] {
-            assert_eq!(report(from, "ff02::16", alert, kind, 1), (PASS, Reason::Neighbour));
+            assert_eq!(from_pod(&of(kind, from, "ff02::16")), (PASS, Reason::Neighbour));
         }
-        let stranger = report("fe80::1", "ff02::16", alert, kind, 1);
+        let stranger = from_pod(&of(kind, "fe80::1", "ff02::16"));
         assert_eq!(stranger, (DROP, Reason::SpoofedNeighbour));
-        // Elsewhere it is a packet like any.
-        assert_eq!(report(POD6, OUTSIDE6, alert, kind, 1), (DROP, Reason::Protocol));
-        assert_eq!(report(POD6, "ff0e::16", alert, kind, 1), (DROP, Reason::Multicast));
+        // Elsewhere it is a packet with an extension header.
+        for to in [OUTSIDE6, INSIDE6, "ff0e::16", "fe80::1"] {
+            assert_eq!(from_pod(&of(kind, POD6, to)), dropped, "{to}");
+        }
         // A router might forward it.
-        let far = report(&own_link, "ff02::16", alert, kind, 2);
-        assert_eq!(far, (DROP, Reason::ExtensionHeader));
+        let mut far = of(kind, &own_link, "ff02::16");
+        far[7] = 2;
+        assert_eq!(from_pod(&far), dropped);
     }
-    let dropped = (DROP, Reason::ExtensionHeader);
-    assert_eq!(report(&own_link, "ff02::1", alert, 130, 1), dropped, "a router's query");
-    assert_eq!(report(&own_link, "ff02::16", alert, 128, 1), dropped, "an echo request");
+    assert_eq!(from_pod(&of(130, &own_link, "ff02::1")), dropped, "a router's query");
+    assert_eq!(from_pod(&of(128, &own_link, "ff02::16")), dropped, "an echo request");
     for header in
         [[17, 0, 5, 2, 0, 0, 1, 0], [58, 1, 5, 2, 0, 0, 1, 0], [58, 0, 0x8a, 2, 0, 0, 1, 0]]
     {
-        assert_eq!(report(&own_link, "ff02::16", header, 143, 1), dropped, "{header:?}");
+        let mut packet = of(143, &own_link, "ff02::16");
+        packet[40..48].copy_from_slice(&header);
+        assert_eq!(from_pod(&packet), dropped, "{header:?}");
+    }
+}
+
+/// Whoever is on the link gets it, an external router too: see the tests of what is read.
+#[test]
+fn no_hook_lets_data_through_to_the_link() {
+    let longer = |mut packet: Vec<u8>, more: usize| {
+        packet.extend(vec![b'x'; more]);
+        let payload = u16::try_from(packet.len() - 40).unwrap();
+        packet[4..6].copy_from_slice(&payload.to_be_bytes());
+        packet
+    };
+    let own_link = std::net::IpAddr::from(Addr::link_local(MAC)).to_string();
+    let messages = [
+        neighbour(133, &own_link, "ff02::2", "::"),
+        neighbour(135, &own_link, "fe80::1", "fe80::1"),
+        neighbour(136, &own_link, "fe80::1", &own_link),
+        report(131, &own_link, "ff02::1234", &group()),
+        report(143, &own_link, "ff02::16", &groups(2)),
+    ];
+    let world = World::usual();
+    let workload = Some(Workload { policy: POLICY, cgroup: 1 });
+    let stranger = ForwardPath { namespace: Namespace::Other, ..from(0) };
+    for whole in messages {
+        for (packet, passes) in
+            [(whole.clone(), true), (longer(whole.clone(), 600), false), (longer(whole, 24), false)]
+        {
+            let frame = ip_frame(&packet);
+            let at_uplink =
+                |way, workload| judged(uplink(&frame.as_slice(), way, workload, false, &world));
+            let at_socket = skb(&packet.as_slice(), ether_type::IPV6, POLICY, 1, &world);
+            for (passed, reason) in [
+                at_pod(&frame),
+                at_uplink(from(0), workload),
+                at_uplink(stranger, None),
+                (at_socket.cgroup_skb() == CGROUP_PASS, at_socket.reason()),
+            ] {
+                assert_eq!(passed, passes, "{reason:?}: {packet:02x?}");
+                assert!(
+                    matches!(reason, Reason::Malformed | Reason::ExtensionHeader) != passes,
+                    "{reason:?}"
+                );
+            }
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! What ARP and neighbour discovery say: whose hardware address is whose.
 
-use super::{Bytes, Ethernet, Neighbour, ether_type, ip::IPV6, offload};
+use super::{Bytes, Ethernet, Neighbour, ether_type, ip::IPV6, offload, transport::OPTIONS};
 use crate::{addr::Addr, reason::Reason};
 
 /// Who speaks in ARP.
@@ -52,9 +52,6 @@ pub fn arp(bytes: &impl Bytes, offset: u32, sender: [u8; 6]) -> Result<ArpSpeake
 /// a frame has padding behind it up to here; what is longer carries something else.
 const SHORTEST_FRAME: u32 = 60;
 
-/// Options that a message of neighbour discovery may have: one with a hardware address, and one with
-/// a nonce (RFC 7527). Each takes eight bytes.
-const OPTIONS: u32 = 2;
 const SOURCE_LINK_LAYER: u8 = 1;
 const TARGET_LINK_LAYER: u8 = 2;
 
@@ -69,15 +66,15 @@ pub fn gives_hardware_address(bytes: &impl Bytes, neighbour: Neighbour, own: [u8
         Neighbour::No | Neighbour::ListenerReport | Neighbour::RouterOnly => return true,
     };
     let first = Ethernet::LENGTH + IPV6 + message;
-    bytes.pull(first + OPTIONS * 8);
+    bytes.pull(first + OPTIONS);
     let Some(length) = bytes.load::<2>(Ethernet::LENGTH + 4) else { return false };
     let length = u32::from(u16::from_be_bytes(length));
-    if length < message || (length - message) % 8 != 0 || length - message > OPTIONS * 8 {
+    if length < message || (length - message) % 8 != 0 || length - message > OPTIONS {
         return false;
     }
     let mut honest = true;
     let mut before = 0;
-    while before < OPTIONS * 8 {
+    while before < OPTIONS {
         if before < length - message {
             let option = bytes.load::<8>(first + before).map_or(0, u64::from_be_bytes);
             honest = bytes.verifier_barrier(honest & is_honest(option, own));

@@ -1,7 +1,7 @@
 //! What an IP header says.
 
 use super::{
-    Bytes, Neighbour, Packet, ether_type, protocol,
+    Bytes, Neighbour, Packet, ether_type, groups, protocol,
     transport::{self, DatagramPart},
 };
 use crate::{addr::Addr, reason::Reason};
@@ -73,7 +73,8 @@ fn ipv4(bytes: &impl Bytes, offset: u32, available: u32, packet: &mut Packet) ->
     // "More fragments" or an offset. The reserved bit says nothing.
     let fragment = u16::from_be_bytes([header[6], header[7]]) & 0x3fff;
     flow.fragment = fragment != 0;
-    let part = DatagramPart { first: fragment & 0x1fff == 0, hops: header[8], v4: true };
+    let part =
+        DatagramPart { first: fragment & 0x1fff == 0, hops: header[8], v4: true, whole: true };
     transport::read(bytes, offset + 20, total - 20, packet, part)
 }
 
@@ -100,7 +101,8 @@ fn ipv6(bytes: &impl Bytes, offset: u32, available: u32, packet: &mut Packet) ->
     if payload > available.saturating_sub(40) {
         return Some(Reason::Malformed);
     }
-    let mut part = DatagramPart { first: true, hops: header[7], v4: false };
+    let whole = payload == available - 40;
+    let mut part = DatagramPart { first: true, hops: header[7], v4: false, whole };
     let (mut start, mut length) = (offset + 40, payload);
     if flow.protocol == FRAGMENT_HEADER {
         let fragment = bytes.load::<8>(offset + 40).filter(|_| payload >= 8);
@@ -113,7 +115,13 @@ fn ipv6(bytes: &impl Bytes, offset: u32, available: u32, packet: &mut Packet) ->
             return Some(Reason::ExtensionHeader);
         }
     }
-    if flow.protocol == HOP_BY_HOP_HEADER && listener_report(bytes, offset + 40, payload, header[7])
+    // To the groups of the link alone: with another destination it is a packet with an extension header.
+    let is_to_group = destination.is_link_scope() && destination.is_multicast();
+    if flow.protocol == HOP_BY_HOP_HEADER
+        && header[7] == 1
+        && is_to_group
+        && whole
+        && groups::is_report(bytes, offset + 40, payload)
     {
         flow.protocol = protocol::ICMPV6;
         packet.neighbour = Neighbour::ListenerReport;
@@ -123,17 +131,4 @@ fn ipv6(bytes: &impl Bytes, offset: u32, available: u32, packet: &mut Packet) ->
         return Some(Reason::ExtensionHeader);
     }
     transport::read(bytes, start, length, packet, part)
-}
-
-/// Whether it is a host's report of multicast groups: MLD version 2 (RFC 3810 §5.2), or 1 with its
-/// farewell (RFC 2710 §3), after the one hop-by-hop header that they have, a router alert. Queries
-/// are a router's.
-#[inline(always)]
-fn listener_report(bytes: &impl Bytes, offset: u32, length: u32, hops: u8) -> bool {
-    match bytes.load::<16>(offset).filter(|_| length >= 16 && hops == 1) {
-        Some([protocol::ICMPV6, 0, 5, 2, 0, 0, 1, 0, kind, ..]) => {
-            matches!(kind, 131 | 132 | 143)
-        }
-        _ => false,
-    }
 }

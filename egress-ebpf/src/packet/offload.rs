@@ -81,7 +81,10 @@ mod tests {
     use super::*;
     use crate::{
         packet::{self, Ethernet},
-        testing::{INSIDE, INSIDE6, POD, POD6, Unfinished, ip, ip_frame, neighbour, tcp, udp},
+        testing::{
+            INSIDE, INSIDE6, POD, POD6, Unfinished, groups, ip, ip_frame, neighbour, report, tcp,
+            udp,
+        },
     };
 
     fn read(frame: &[u8], offload: Offload) -> packet::Packet {
@@ -144,9 +147,7 @@ mod tests {
 
     #[test]
     fn a_report_of_groups_is_summed_up_before() {
-        let report = [&[protocol::ICMPV6, 0, 5, 2, 0, 0, 1, 0, 143], [0; 7].as_slice()].concat();
-        let mut frame = ip_frame(&ip(0, POD6, "ff02::16", &report));
-        frame[14 + 7] = 1;
+        let frame = ip_frame(&report(143, POD6, "ff02::16", &groups(1)));
         let plain = read(&frame, Offload::NONE);
         assert_eq!((plain.neighbour, plain.flaw), (packet::Neighbour::ListenerReport, None));
         assert_eq!(read(&frame, partial(62, 2)).flaw, Some(Reason::PartialChecksum));

@@ -2,7 +2,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::testing::{
-    INSIDE, INSIDE6, MAC, OUTSIDE, POD, POD6, addr, arp, neighbour, tcp, tcp_header, udp,
+    INSIDE, INSIDE6, MAC, OUTSIDE, OUTSIDE6, POD, POD6, addr, arp, group, groups, neighbour,
+    report, tcp, tcp_header, udp,
 };
 
 fn read4(bytes: &[u8]) -> Packet {
@@ -37,6 +38,8 @@ fn every_prefix_is_malformed() {
         tcp(POD6, INSIDE6, 1),
         udp(POD6, INSIDE6, 1),
         nd,
+        neighbour(133, POD6, "ff02::2", "::"),
+        behind(neighbour(136, POD6, "ff02::1", POD6), &[0; 16]),
     ];
     for packet in packets {
         let version = if packet[0] >> 4 == 4 { ether_type::IPV4 } else { ether_type::IPV6 };
@@ -260,6 +263,90 @@ fn neighbour_discovery_is_told_apart() {
     }
 }
 
+/// The packet with more in it.
+fn behind(mut packet: Vec<u8>, more: &[u8]) -> Vec<u8> {
+    packet.extend(more);
+    let payload = u16::try_from(packet.len() - 40).unwrap();
+    packet[4..6].copy_from_slice(&payload.to_be_bytes());
+    packet
+}
+
+/// Whoever is on the link gets it.
+#[test]
+fn behind_neighbour_discovery_there_are_two_options_and_nothing_else() {
+    for kind in [133, 135, 136] {
+        for (to, target) in [("ff02::1", INSIDE6), ("fe80::1", INSIDE6), (INSIDE6, INSIDE6)] {
+            let whole = neighbour(kind, POD6, to, target);
+            for length in 0..1400 {
+                let read = read6(&behind(whole.clone(), &vec![b'x'; length]));
+                if matches!(length, 0 | 8 | 16) {
+                    assert_eq!(read.flaw, None, "{kind} and {length} bytes");
+                    assert_ne!(read.neighbour, Neighbour::No);
+                } else {
+                    assert_eq!(read.flaw, Some(Reason::Malformed), "{kind} and {length} bytes");
+                    assert_eq!(read.neighbour, Neighbour::No);
+                }
+                // In the frame, behind what IPv6 says that there is.
+                let trailed = [&whole[..], &vec![b'x'; length]].concat();
+                let flaw = (length != 0).then_some(Reason::Malformed);
+                assert_eq!(read6(&trailed).flaw, flaw, "{kind} and {length} bytes of the frame's");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_report_of_groups_tells_groups_and_nothing_else() {
+    let refused = Some(Reason::ExtensionHeader);
+    let flaw = |kind, body: &[u8]| read6(&report(kind, POD6, "ff02::16", body)).flaw;
+    for number in 0..=u8::MAX {
+        let expected = if (1..=16).contains(&number) { None } else { refused };
+        assert_eq!(flaw(143, &groups(number)), expected, "{number} groups");
+    }
+    let wholes = [(131, group()), (132, group()), (143, groups(1)), (143, groups(16))];
+    for (kind, body) in &wholes {
+        let packet = report(*kind, POD6, "ff02::16", body);
+        let read = read6(&packet);
+        assert_eq!((read.flaw, read.neighbour), (None, Neighbour::ListenerReport));
+        assert_eq!(read.flow.protocol, 58);
+        // Shorter, longer, or with something behind it in the frame.
+        for length in 0..body.len() {
+            assert_eq!(flaw(*kind, &body[..length]), refused, "{kind} of {length} bytes");
+        }
+        for length in 0..packet.len() {
+            assert!(read6(&packet[..length]).flaw.is_some(), "{length} bytes of {kind}");
+        }
+        for length in 1..700 {
+            let data = vec![b'x'; length];
+            assert_eq!(flaw(*kind, &[&body[..], &data].concat()), refused, "{kind} and {length}");
+            let trailed = [&packet[..], &data].concat();
+            assert_eq!(read6(&trailed).flaw, refused, "{kind} and {length} of the frame's");
+        }
+        // To one host it tells no groups, nor to those of other links.
+        for to in ["fe80::1", INSIDE6, OUTSIDE6, "ff0e::16", "ff05::16", "::1"] {
+            let read = read6(&report(*kind, POD6, to, body));
+            assert_eq!((read.flaw, read.neighbour), (refused, Neighbour::No), "{kind} to {to}");
+        }
+    }
+    // A record with auxiliary data or sources, of no kind, or of no group.
+    for number in [1, 2, 16] {
+        for record in 0..usize::from(number) {
+            for (at, value) in [(0, 0), (0, 7), (1, 1), (2, 1), (3, 1), (4, 0xfe)] {
+                let mut body = groups(number);
+                body[4 + record * 20 + at] = value;
+                assert_eq!(flaw(143, &body), refused, "{at} of record {record} of {number}");
+            }
+            for kind in 1..=6 {
+                let mut body = groups(number);
+                body[4 + record * 20] = kind;
+                assert_eq!(flaw(143, &body), None, "kind {kind}");
+            }
+        }
+    }
+    let with_source = [&[0, 0, 0, 1, 5, 0, 0, 1, 0xff, 0x3e][..], &[0; 14], &[b'x'; 16]].concat();
+    assert_eq!(flaw(143, &with_source), refused);
+}
+
 #[test]
 fn arp_says_who_speaks() {
     let sender = |bytes: &[u8]| arp_sender(&bytes, 0);
@@ -278,6 +365,8 @@ fn arp_says_who_speaks() {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4000))]
+
     #[test]
     fn hostile_bytes_are_read_inside_their_bounds(
         bytes in prop::collection::vec(any::<u8>(), 0..120),
@@ -292,6 +381,43 @@ proptest! {
         }
         prop_assert!(packet.flaw.is_some() || packet.flow.destination.is_v4() != v6);
         let _ = (Ethernet::read(&bytes.as_slice()), arp_sender(&bytes.as_slice(), offset));
+    }
+
+    /// However long it is and whatever is in it, what goes to the link has bounds.
+    #[test]
+    fn what_is_of_the_link_is_short(
+        kind in prop::sample::select(vec![131_u8, 132, 133, 135, 136, 143]),
+        number in 0_u8..40,
+        more in prop::collection::vec(any::<u8>(), 0..900),
+        trailer in 0_usize..3,
+        changes in prop::collection::vec((0_usize..90, any::<u8>()), 0..3),
+    ) {
+        let body = if kind == 143 { groups(number) } else { group() };
+        let whole = match kind {
+            133..=136 => neighbour(kind, POD6, "ff02::1", INSIDE6),
+            _ => report(kind, POD6, "ff02::16", &body),
+        };
+        let mut packet = behind(whole, &more);
+        packet.extend(vec![b'x'; trailer]);
+        for (at, value) in changes {
+            if let Some(byte) = packet.get_mut(at) {
+                *byte = value;
+            }
+        }
+        let read = read6(&packet);
+        if read.flaw.is_none() {
+            match read.neighbour {
+                Neighbour::No | Neighbour::RouterOnly => {}
+                Neighbour::RouterSolicitation => prop_assert!(packet.len() <= 40 + 8 + 16),
+                Neighbour::Solicitation | Neighbour::Advertisement => {
+                    prop_assert!(packet.len() <= 40 + 24 + 16);
+                }
+                Neighbour::ListenerReport => {
+                    prop_assert!(packet.len() <= 40 + 16 + 16 * 20);
+                    prop_assert!(packet[24..26] == [0xff, 2]);
+                }
+            }
+        }
     }
 
     /// Headers that are right but for a few bytes reach deeper.

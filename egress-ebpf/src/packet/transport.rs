@@ -16,6 +16,8 @@ pub(super) struct DatagramPart {
     pub(super) hops: u8,
     /// Whether it is of IPv4.
     pub(super) v4: bool,
+    /// Whether nothing is behind what IPv6 carries.
+    pub(super) whole: bool,
 }
 
 /// What the transport's header says.
@@ -56,7 +58,7 @@ pub(super) fn read(
         // Only what Linux itself would take for an echo; the rest has nothing to say.
         protocol::ICMP if v4 => Some(icmp(bytes, offset, length)),
         // Neighbour discovery is void in fragments (RFC 6980).
-        protocol::ICMPV6 if !v4 && !flow.fragment => icmpv6(bytes, offset, length, part.hops),
+        protocol::ICMPV6 if !v4 && !flow.fragment => icmpv6(bytes, offset, length, part),
         // An error is one in fragments, too.
         protocol::ICMPV6 if !v4 => Some(match bytes.load::<1>(offset).filter(|_| length >= 1) {
             Some([0..=127]) => Header { signal: Signal::Error, ..Header::NONE },
@@ -116,18 +118,32 @@ const fn echo(signal: Signal, high: u8, low: u8) -> Header {
     Header { signal, echo: PortBe([high, low]), ..Header::NONE }
 }
 
+/// Bytes of options that a message of neighbour discovery may have: one with a hardware address, and one with a
+/// nonce (RFC 7527). Each takes eight. What is longer carries something else, to whoever is on the link.
+pub(super) const OPTIONS: u32 = 2 * 8;
+
+/// Whether as many bytes behind a message of neighbour discovery may be its options.
+#[inline(always)]
+const fn are_options(length: u32) -> bool {
+    length.is_multiple_of(8) && length <= OPTIONS
+}
+
 /// RFC 4443, and RFC 4861 for neighbour discovery, which is void when it came over a router
 /// (§7.1: hop limit 255). `None` where it is malformed.
 #[inline(always)]
-fn icmpv6(bytes: &impl Bytes, offset: u32, length: u32, hops: u8) -> Option<Header> {
+fn icmpv6(bytes: &impl Bytes, offset: u32, length: u32, part: DatagramPart) -> Option<Header> {
     let [kind, code, _, _, high, low, ..] = bytes.load::<8>(offset).filter(|_| length >= 8)?;
     let neighbour = match kind {
-        133..=137 if hops != 255 => return None,
+        133..=137 if part.hops != 255 => return None,
+        // Longer than the shortest frame, so a frame has no padding behind it.
+        133 | 135 | 136 if !part.whole => return None,
+        133 if !are_options(length - 8) => return None,
         133 => Neighbour::RouterSolicitation,
         134 | 137 => Neighbour::RouterOnly,
         135 | 136 => {
             // An IPv4 address is unowned here, though the same pod may have it.
-            let target = bytes.load_addr(offset + 8).filter(|_| length >= 24);
+            let fits = length >= 24 && are_options(length - 24);
+            let target = bytes.load_addr(offset + 8).filter(|_| fits);
             let target = target.filter(|target| !target.is_v4())?;
             let neighbour =
                 if kind == 135 { Neighbour::Solicitation } else { Neighbour::Advertisement };
