@@ -11,7 +11,6 @@ mod decode;
 mod destination_rule;
 mod egress_policy;
 mod fault;
-#[cfg(test)]
 mod fields;
 mod gateway;
 mod gateway_api;
@@ -41,6 +40,7 @@ mod yaml;
 
 pub use annotations::PREFIX as ANNOTATION_PREFIX;
 pub use api::{compile, compile_in, kinds};
+pub use fields::istio_fields;
 pub use last_good::LastGood;
 pub use listener_status::{ListenerStatus, ListenerStatuses};
 pub use log_format::{JSON_OWN, LogFormat, LogFormatError};

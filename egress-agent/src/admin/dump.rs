@@ -240,7 +240,8 @@ fn pool(pool: &ConnectionPool) -> Value {
 
 fn outlier(outlier: &OutlierDetection) -> Value {
     json!({
-        "consecutiveErrors": outlier.consecutive_errors,
+        "consecutive5xxErrors": outlier.consecutive_errors,
+        "consecutiveGatewayErrors": outlier.gateway_errors,
         "consecutiveLocalOriginFailures": outlier.local_origin_failures,
         "baseEjectionTime": seconds(outlier.base_ejection_time),
         "maxEjectionPercent": outlier.max_ejection_percent,

@@ -139,6 +139,7 @@ pub(super) fn status() -> Status {
         load_balancer: LoadBalancer::RoundRobin,
         outlier: Some(OutlierDetection {
             consecutive_errors: 5,
+            gateway_errors: 2,
             local_origin_failures: None,
             base_ejection_time: Duration::from_millis(30_500),
             max_ejection_percent: 10,
@@ -390,6 +391,8 @@ fn the_configuration_is_shown_without_secrets() {
     assert_eq!(cluster["tls"]["privateKey"], "/etc/certs/key.pem");
     assert_eq!(cluster["connectionPool"]["connectTimeout"], "10s");
     assert_eq!(cluster["connectionPool"]["maxConnections"], serde_json::Value::Null);
+    assert_eq!(cluster["outlierDetection"]["consecutive5xxErrors"], 5);
+    assert_eq!(cluster["outlierDetection"]["consecutiveGatewayErrors"], 2);
     assert_eq!(cluster["outlierDetection"]["baseEjectionTime"], "30.5s");
     // Before the first configuration there is nothing to show, which is no error.
     let request = request(Method::GET, "/config_dump", "localhost");

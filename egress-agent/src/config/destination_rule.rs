@@ -180,7 +180,7 @@ record! {
         "http1MaxPendingRequests" http1_max_pending_requests: Option<Spanned<u32>> = "unlimited",
         /// Requests on one connection; 0 is without limit.
         "maxRequestsPerConnection" max_requests_per_connection: Option<Spanned<u32>> = "0",
-        /// How long a pooled connection may lie idle.
+        /// How long a pooled connection may lie idle; with `0s` none is kept for another request.
         "idleTimeout" idle_timeout: Option<Spanned<Duration>> = "`connectionPool.tcp.idleTimeout`",
         /// `UPGRADE` speaks HTTP/2 to the upstream; with TLS the upstream must choose it. Otherwise HTTP/1.1, except on ports of `HTTP2` and `GRPC`, and for gRPC to upstreams that choose HTTP/2 in TLS.
         "h2UpgradePolicy" h2_upgrade_policy: Option<Spanned<H2Upgrade>> = "`DEFAULT`",
@@ -226,9 +226,9 @@ record! {
     struct OutlierSettings {
         /// Errors in a row (status 500 and above, connections that fail) that set an endpoint aside; 0 never does.
         "consecutive5xxErrors" consecutive_5xx_errors: Option<Spanned<u32>> = "5",
-        /// The same for 502, 503, 504; used where `consecutive5xxErrors` is absent.
-        "consecutiveGatewayErrors" consecutive_gateway_errors: Option<Spanned<u32>> = "none",
-        /// Old name of `consecutive5xxErrors`.
+        /// Of these, the 502, 503, 504 and connections that fail, counted besides; 0 never does.
+        "consecutiveGatewayErrors" consecutive_gateway_errors: Option<Spanned<u32>> = "0",
+        /// Old name of `consecutive5xxErrors`, which Istio ignores; used with a warning where that is absent.
         "consecutiveErrors" consecutive_errors: Option<Spanned<u32>> = "none",
         /// First time out; it grows with each ejection.
         "baseEjectionTime" base_ejection_time: Option<Spanned<Duration>> = "`30s`",

@@ -37,7 +37,7 @@ record! {
         "grpcStatus" grpc_status: Option<Spanned<String>> = "none",
         /// How often.
         "percentage" percentage: Option<Percentage> = "never",
-        /// Old form of `percentage`.
+        /// Old form of `percentage`, which a current API server drops; in force with a warning.
         "percent" percent: Option<Spanned<u32>> = "none",
     }
     unsupported {

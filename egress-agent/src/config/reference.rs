@@ -9,6 +9,7 @@ use super::{
     decode::{FieldDoc, RecordDoc},
     destination_rule::DestinationRule,
     egress_policy::{ClusterEgressPolicy, EgressPolicy},
+    fields,
     gateway::Gateway,
     http_route::{GrpcRoute, HttpRoute},
     mesh::Mesh,
@@ -29,8 +30,8 @@ The agent reads Istio's resources from a directory of YAML files (`--config DIR`
 `v1alpha3`, one schema for the three, `AuthorizationPolicy` of `security.istio.io`, the Gateway API (`gateway.networking.k8s.io`), \
 and `EgressPolicy` and `ClusterEgressPolicy` of `egress-enforcer.io/v1alpha1`; several documents a file, `kind: List` too. Settings of the whole mesh are in `mesh.yaml`.
 
-This page has the fields that have an effect. [Fields of Istio's resources](reference/istio-fields.md) has every field \
-of Istio's kinds, with what becomes of it: works, refused and why, or ignored and why that is harmless.
+This page has the fields that have an effect. What becomes of every field of Istio's \
+is counted below, in \"Fields of Istio's resources\", which leads to [the list of all](reference/istio-fields.md).
 
 - A resource without `metadata.namespace` is in `default`.
 - What is wrong is reported all at once, each with file, line, resource, field, what was found and \
@@ -75,6 +76,8 @@ policy refuses is answered 403.
 #[must_use]
 pub fn reference() -> String {
     let mut out = String::from(HEAD);
+    out.push_str(FIELDS);
+    out.push_str(&fields::counts());
     for (title, intro, root) in [
         ("mesh.yaml", MESH, Mesh::doc()),
         ("ServiceEntry", SERVICE_ENTRY, ServiceEntry::doc()),
@@ -101,6 +104,15 @@ pub fn reference() -> String {
     }
     out
 }
+
+const FIELDS: &str = "
+## Fields of Istio's resources
+
+[The list of fields](reference/istio-fields.md) has every field of Istio's kinds, with what becomes of it: it works, \
+is refused and why, or is ignored and why that is harmless. So many are there of each, a field counted wherever it may \
+stand:
+
+";
 
 const MESH: &str = "Settings of the whole mesh: `--mesh FILE`, or `mesh.yaml` in the directory of \
 resources. Without it no gateway is known, and everything is refused.\n";

@@ -19,6 +19,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use http::StatusCode;
 use tokio::{sync::watch, time::Instant};
 
 use self::{
@@ -220,10 +221,17 @@ impl Lease {
         }
     }
 
-    /// Reports that the endpoint answered: `false` for a `5xx`.
-    pub fn report_answer(&self, good: bool) {
+    /// Reports that the endpoint answered with this status.
+    pub fn report_answer(&self, status: StatusCode) {
+        let how = match status {
+            StatusCode::BAD_GATEWAY
+            | StatusCode::SERVICE_UNAVAILABLE
+            | StatusCode::GATEWAY_TIMEOUT => Exchange::GatewayError,
+            status if status.is_server_error() => Exchange::ServerError,
+            _ => Exchange::Good,
+        };
         if let Some(endpoint) = &self.endpoint {
-            self.judge(endpoint, if good { Exchange::Good } else { Exchange::Error });
+            self.judge(endpoint, how);
         }
     }
 

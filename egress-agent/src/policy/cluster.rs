@@ -385,6 +385,8 @@ pub struct OutlierDetection {
     /// Errors in a row (`consecutive5xxErrors`) that eject an endpoint; none do where it is 0. Failures of connections
     /// count too, unless these have a number of their own.
     pub consecutive_errors: u32,
+    /// The same of 502, 503 and 504 alone (`consecutiveGatewayErrors`); failures of connections count likewise.
+    pub gateway_errors: u32,
     /// Failures of connections in a row that eject an endpoint, where they are counted by themselves
     /// (`consecutiveLocalOriginFailures`).
     pub local_origin_failures: Option<u32>,

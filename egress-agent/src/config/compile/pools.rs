@@ -135,11 +135,17 @@ pub(super) fn outlier_detection_of(
         cx.wrong(&own.at, own.value.to_string(), "splitExternalLocalOriginErrors: true", message);
     }
     let local_origin_failures = splits.then(|| own.map_or(5, |own| own.value));
-    let errors = consecutive_5xx_errors
-        .as_ref()
-        .or(consecutive_gateway_errors.as_ref())
-        .or(consecutive_errors.as_ref())
-        .map_or(5, |errors| errors.value);
+    // Zero is no number in the API that had it.
+    let old = consecutive_errors.as_ref().filter(|errors| errors.value > 0);
+    if let Some(old) = old {
+        let message = match consecutive_5xx_errors {
+            Some(_) => "has no effect beside consecutive5xxErrors",
+            None => "Istio ignores this field; here it counts as consecutive5xxErrors",
+        };
+        cx.warn(&old.at, message);
+    }
+    let errors = consecutive_5xx_errors.as_ref().or(old).map_or(5, |errors| errors.value);
+    let gateway_errors = consecutive_gateway_errors.as_ref().map_or(0, |errors| errors.value);
     let percent = max_ejection_percent.as_ref();
     let max_ejection_percent = percent.map_or(10, |percent| {
         u8::try_from(percent.value).ok().filter(|p| *p <= 100).unwrap_or_else(|| {
@@ -149,8 +155,9 @@ pub(super) fn outlier_detection_of(
     });
     let base = base_ejection_time.as_ref();
     durations::warn_of(base, cx);
-    (errors > 0 || splits).then(|| OutlierDetection {
+    (errors > 0 || gateway_errors > 0 || splits).then(|| OutlierDetection {
         consecutive_errors: errors,
+        gateway_errors,
         local_origin_failures,
         base_ejection_time: base.map_or(Duration::from_secs(30), |t| t.value),
         max_ejection_percent,

@@ -28,6 +28,8 @@ pub(super) struct EndpointState {
     pub(super) active: AtomicU32,
     /// Errors in a row.
     errors: AtomicU32,
+    /// Those in a row that say that nothing behind the endpoint answers.
+    gateway_errors: AtomicU32,
     /// Failures of connections in a row, where they are counted by themselves.
     failures: AtomicU32,
     /// Ejections so far: each lasts longer than the one before.
@@ -47,9 +49,13 @@ impl EndpointState {
             || self.is_ejected(now)
     }
 
+    /// Nothing counts of what was counted so far.
+    fn begin_anew(&self) {
+        [&self.errors, &self.gateway_errors, &self.failures].into_iter().for_each(reset);
+    }
+
     fn restore(&self) {
-        self.errors.store(0, Ordering::Relaxed);
-        self.failures.store(0, Ordering::Relaxed);
+        self.begin_anew();
         self.ejections.store(0, Ordering::Relaxed);
         self.ejected_until.store(0, Ordering::Relaxed);
     }
@@ -60,8 +66,10 @@ impl EndpointState {
 pub(super) enum Exchange {
     /// Well.
     Good,
-    /// With an answer that is an error.
-    Error,
+    /// With an answer that is an error of the server itself.
+    ServerError,
+    /// With an answer that is an error of a gateway: 502, 503 or 504.
+    GatewayError,
     /// Without an answer: the connection failed, or TLS did.
     Failed,
 }
@@ -177,31 +185,45 @@ impl Endpoints {
         if how != Exchange::Failed {
             reset(&endpoint.failures);
         }
-        let (counted, most) = match (how, rule.local_origin_failures) {
+        if matches!(how, Exchange::Good | Exchange::ServerError) {
+            reset(&endpoint.gateway_errors);
+        }
+        let errors = (&endpoint.errors, rule.consecutive_errors);
+        let gateway = (&endpoint.gateway_errors, rule.gateway_errors);
+        let counted: &[(&AtomicU32, u32)] = match (how, rule.local_origin_failures) {
             (Exchange::Good, _) => return reset(&endpoint.errors),
-            (Exchange::Failed, Some(most)) => (&endpoint.failures, most),
-            (Exchange::Failed, None) | (Exchange::Error, _) => {
-                (&endpoint.errors, rule.consecutive_errors)
-            }
+            (Exchange::Failed, Some(most)) => &[(&endpoint.failures, most)],
+            (Exchange::Failed, None) | (Exchange::GatewayError, _) => &[errors, gateway],
+            (Exchange::ServerError, _) => &[errors],
         };
         let more = |errors: u32| Some(errors.saturating_add(1));
-        let before = counted.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
-        let is_due = |errors: u32| most > 0 && errors >= most;
-        if !is_due(before.unwrap_or(0).saturating_add(1)) {
+        for (count, _) in counted {
+            // It never fails: there is always a next number.
+            let _counted = count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+        }
+        let is_due = || {
+            let due = |(count, most): &(&AtomicU32, u32)| {
+                *most > 0 && count.load(Ordering::Relaxed) >= *most
+            };
+            counted.iter().any(due)
+        };
+        if !is_due() {
             return;
         }
         let _ejecting = self.ejecting.lock().unwrap_or_else(PoisonError::into_inner);
         let instant = Instant::now();
         let now = self.moment(instant);
         // Another thread may have ejected it, or a good answer may have come since.
-        if endpoint.is_ejected(now) || !is_due(counted.load(Ordering::Relaxed)) {
+        if endpoint.is_ejected(now) || !is_due() {
             return;
         }
         let ejected = self.ejected();
         if ejected > 0 && (ejected + 1) * 100 > total * usize::from(rule.max_ejection_percent) {
             return;
         }
-        counted.store(0, Ordering::Relaxed);
+        // As in Envoy, where an endpoint that is back begins anew: one number may have been close to its limit when
+        // the other one reached its own.
+        endpoint.begin_anew();
         let before = endpoint.ejections.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
         let times = before.unwrap_or(0).saturating_add(1);
         let time = rule.base_ejection_time.saturating_mul(times);

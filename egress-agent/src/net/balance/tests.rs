@@ -117,6 +117,7 @@ fn places_are_limited_and_given_back() {
 async fn errors_in_a_row_eject_for_a_growing_time() {
     let outlier = OutlierDetection {
         consecutive_errors: 2,
+        gateway_errors: 0,
         local_origin_failures: None,
         base_ejection_time: Duration::from_millis(50),
         max_ejection_percent: 50,
@@ -165,9 +166,10 @@ async fn errors_in_a_row_eject_for_a_growing_time() {
 #[tokio::test]
 async fn failures_of_connections_count_by_themselves_where_asked() {
     let from = endpoints(&[1, 1]);
-    let left = |local_origin_failures, reports: &[Option<bool>]| {
+    let left = |local_origin_failures, reports: &[Option<u16>]| {
         let outlier = OutlierDetection {
             consecutive_errors: 3,
+            gateway_errors: 0,
             local_origin_failures,
             base_ejection_time: Duration::from_secs(60),
             max_ejection_percent: 50,
@@ -179,19 +181,66 @@ async fn failures_of_connections_count_by_themselves_where_asked() {
         ordered(&state, &from, &cluster, &random);
         for report in reports {
             match report {
-                Some(answer) => lease.report_answer(*answer),
+                Some(status) => lease.report_answer(StatusCode::from_u16(*status).unwrap()),
                 None => lease.report(false),
             }
         }
         ordered(&state, &from, &cluster, &random).len()
     };
-    let (error, failure) = (Some(false), None);
+    let (error, failure) = (Some(500), None);
     // Together, without a number of their own.
     assert_eq!(left(None, &[failure, error, failure]), 1);
     assert_eq!(left(Some(2), &[failure, error, failure]), 2);
     assert_eq!(left(Some(2), &[failure, failure]), 1);
     assert_eq!(left(Some(9), &[failure, failure, failure]), 2);
     assert_eq!(left(Some(9), &[error, failure, error, failure, error]), 1);
+}
+
+/// As in Envoy: 502, 503 and 504 count both ways, other errors of servers end what counts as errors of gateways, and
+/// failures of connections count both ways unless they count by themselves.
+#[tokio::test]
+async fn errors_of_gateways_count_beside_all_errors() {
+    let from = endpoints(&[1, 1]);
+    // How many reports of these, over and over, until the endpoint is set aside.
+    let needed = |consecutive_errors, gateway_errors, local, reports: &[Option<u16>]| {
+        let outlier = OutlierDetection {
+            consecutive_errors,
+            gateway_errors,
+            local_origin_failures: local,
+            base_ejection_time: Duration::from_secs(60),
+            max_ejection_percent: 50,
+        };
+        let (state, cluster) = (Arc::new(ClusterState::default()), cluster(9, Some(outlier)));
+        let random = Random::default();
+        let mut lease = take(&state, &cluster).unwrap();
+        lease.bind(UpstreamAddr(from[0].addr));
+        ordered(&state, &from, &cluster, &random);
+        (1..=12).find(|number| {
+            match reports[(number - 1) % reports.len()] {
+                Some(status) => lease.report_answer(StatusCode::from_u16(status).unwrap()),
+                None => lease.report(false),
+            }
+            ordered(&state, &from, &cluster, &random).len() == 1
+        })
+    };
+    for status in [502, 503, 504] {
+        assert_eq!(needed(0, 2, None, &[Some(status)]), Some(2), "{status}");
+        assert_eq!(needed(5, 2, None, &[Some(status)]), Some(2), "{status}");
+        assert_eq!(needed(5, 0, None, &[Some(status)]), Some(5), "{status}");
+        assert_eq!(needed(3, 9, None, &[Some(status)]), Some(3), "{status}");
+    }
+    for status in [500, 501, 505, 599] {
+        assert_eq!(needed(0, 2, None, &[Some(status)]), None, "{status}");
+        assert_eq!(needed(5, 2, None, &[Some(status)]), Some(5), "{status}");
+        assert_eq!(needed(0, 2, None, &[Some(503), Some(status)]), None, "{status}");
+        assert_eq!(needed(5, 2, None, &[Some(503), Some(status)]), Some(5), "{status}");
+    }
+    assert_eq!(needed(2, 2, None, &[Some(503), Some(404)]), None);
+    assert_eq!(needed(0, 2, None, &[None]), Some(2));
+    assert_eq!(needed(0, 2, None, &[None, Some(503)]), Some(2));
+    assert_eq!(needed(0, 2, Some(0), &[None]), None);
+    assert_eq!(needed(1, 2, Some(3), &[None]), Some(3));
+    assert_eq!(needed(0, 3, Some(9), &[None, Some(503)]), Some(6));
 }
 
 #[test]
@@ -233,6 +282,7 @@ fn threads_at_once_lose_no_count() {
     const ROUNDS: usize = 2000;
     let outlier = OutlierDetection {
         consecutive_errors: 3,
+        gateway_errors: 0,
         local_origin_failures: None,
         base_ejection_time: Duration::from_secs(3600),
         max_ejection_percent: 50,

@@ -136,7 +136,7 @@ impl<'a> Attempt<'a> {
                         relay.discard();
                         return Ok((up, response));
                     }
-                    up.link().lease.report_answer(!response.status.is_server_error());
+                    up.link().lease.report_answer(response.status);
                     Failure::RetriableStatus(response.status)
                 }
                 Err(failure) => failure,

@@ -70,7 +70,7 @@ pub(super) async fn forward<D: Inbound>(
     })?;
     stats.response(response.status);
     up.link().endpoint.response(response.status);
-    up.link().lease.report_answer(!response.status.is_server_error());
+    up.link().lease.report_answer(response.status);
     record.answered(response.status);
     if request.is_grpc() {
         record.entry.grpc_status = grpc::status(&response.headers);

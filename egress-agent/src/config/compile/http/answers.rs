@@ -215,6 +215,11 @@ pub(super) fn faults(fault: &Fault, cx: &mut Cx<'_>) -> Faults {
         Some((delayed(delay, cx)?, share))
     });
     let abort = abort.as_ref().and_then(|abort| {
+        if let Some(percent) = &abort.percent {
+            let message = "the current API has no such field here, and an API server drops it; \
+                           write percentage: {value}";
+            cx.warn(&percent.at, message);
+        }
         let share = share(&abort.at, abort.percentage.as_ref(), abort.percent.as_ref(), cx);
         Some((aborted(abort, cx)?, share))
     });

@@ -6,7 +6,7 @@ use http::{Response, StatusCode};
 
 use super::{
     h2::{ask as request, echo, get},
-    harness::{Client, Gateway, Seen, Setup, answering, local, until, upstream},
+    harness::{Client, Gateway, Seen, Setup, answering, head, local, until, upstream},
 };
 use crate::telemetry::ClusterCounter;
 
@@ -195,6 +195,93 @@ fn an_endpoint_that_errs_is_set_aside_at_once() {
         ask(&mut gateway.connect().await, 14).await;
         assert_eq!(requests(&at_bad), 7);
     });
+}
+
+/// How often the first of two endpoints is asked in turns before it is set aside; `None` where it never is.
+async fn before_ejection(
+    bad: SocketAddr,
+    at_bad: impl Fn() -> usize,
+    errors: &str,
+) -> Option<usize> {
+    const TURNS: usize = 9;
+    let (good, _) = answering(OK).await;
+    let policy = format!(
+        "{{loadBalancer: {{simple: ROUND_ROBIN}}, outlierDetection: {{{errors}maxEjectionPercent: 100, baseEjectionTime: 1h}}}}"
+    );
+    let gateway = start(&[(bad, 1), (good, 1)], &policy).await;
+    ask(&mut gateway.connect().await, 2 * TURNS).await;
+    Some(at_bad()).filter(|asked| *asked < TURNS)
+}
+
+fn limits(all: Option<u32>, gateways: Option<u32>) -> String {
+    let field = |name: &str, value: Option<u32>| {
+        value.map(|value| format!("{name}: {value}, ")).unwrap_or_default()
+    };
+    field("consecutive5xxErrors", all) + &field("consecutiveGatewayErrors", gateways)
+}
+
+/// Errors of gateways count by themselves and among all, as Istio documents both fields.
+#[test]
+fn errors_of_gateways_count_by_themselves_and_among_all() {
+    const UNAVAILABLE: &str = "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n";
+    for (all, gateways, answer, expected) in [
+        (Some(0), Some(2), UNAVAILABLE, Some(2)),
+        (Some(0), Some(2), ERROR, None),
+        (None, Some(2), ERROR, Some(5)),
+        (None, Some(2), UNAVAILABLE, Some(2)),
+        (Some(5), Some(2), UNAVAILABLE, Some(2)),
+        (Some(5), Some(0), UNAVAILABLE, Some(5)),
+        (Some(3), Some(8), UNAVAILABLE, Some(3)),
+        (None, None, UNAVAILABLE, Some(5)),
+        (Some(0), Some(0), UNAVAILABLE, None),
+    ] {
+        local(async {
+            let (bad, seen) = answering(answer).await;
+            let asked = before_ejection(bad, || requests(&seen), &limits(all, gateways)).await;
+            assert_eq!(asked, expected, "{all:?} {gateways:?} {answer}");
+        });
+    }
+}
+
+/// The old name counts where the current one is absent.
+#[test]
+fn errors_by_their_old_name_count() {
+    for (fields, expected) in [
+        ("consecutiveErrors: 3, ", 3),
+        ("consecutiveErrors: 3, consecutive5xxErrors: 2, ", 2),
+        ("consecutiveErrors: 0, ", 5),
+        ("", 5),
+    ] {
+        local(async {
+            let (bad, seen) = answering(ERROR).await;
+            let asked = before_ejection(bad, || requests(&seen), fields).await;
+            assert_eq!(asked, Some(expected), "{fields}");
+        });
+    }
+}
+
+/// A connection that ends without an answer is both, unless such failures count by themselves.
+#[test]
+fn connections_that_fail_count_as_errors_of_gateways() {
+    let split = "splitExternalLocalOriginErrors: true, consecutiveLocalOriginFailures: 3, ";
+    for (errors, expected) in [
+        (limits(Some(0), Some(2)), Some(2)),
+        (limits(Some(4), Some(0)), Some(4)),
+        (limits(None, None), Some(5)),
+        (limits(Some(0), Some(0)), None),
+        (limits(Some(1), Some(1)) + split, Some(3)),
+    ] {
+        local(async {
+            let (bad, seen) = upstream(|mut io, _, seen| async move {
+                let mut read = Vec::new();
+                let head = head(&mut io, &mut read).await.unwrap();
+                seen.requests.borrow_mut().push((head, Vec::new()));
+            })
+            .await;
+            let asked = before_ejection(bad, || requests(&seen), &errors).await;
+            assert_eq!(asked, expected, "{errors}");
+        });
+    }
 }
 
 #[test]
