@@ -52,7 +52,11 @@ fn a_copy_goes_to_the_mirror_and_its_answer_to_nobody() {
 #[test]
 fn nothing_is_copied_where_no_rule_says_so_or_the_share_is_zero() {
     local(async {
-        for rule in ["name: plain", &mirror("\n    mirrorPercentage: {value: 0}")] {
+        for rule in [
+            "name: plain",
+            &mirror("\n    mirrorPercentage: {value: 0}"),
+            &mirror("\n    mirrorPercent: 0"),
+        ] {
             let (gateway, seen, copies) = gateway(rule).await;
             for _ in 0..5 {
                 assert_eq!(gateway.get("a.example").await.status, 200);
@@ -80,6 +84,27 @@ fn a_part_of_the_requests_is_copied_to_each_of_several_mirrors() {
         let count = copies.requests.borrow().len();
         assert!((115..=185).contains(&count), "{count}");
     });
+}
+
+/// In the current form of the field and both old ones.
+#[test]
+fn a_part_of_the_requests_is_copied() {
+    for share in ["mirrorPercentage: {value: 50}", "mirrorPercent: 50", "mirror_percent: 50"] {
+        local(async {
+            let (gateway, seen, copies) = gateway(&mirror(&format!("\n    {share}"))).await;
+            let mut client = gateway.connect().await;
+            for _ in 0..100 {
+                client.send("GET / HTTP/1.1\r\nHost: a.example\r\n\r\n").await;
+                assert_eq!(client.answer().await.unwrap().status, 200, "{share}");
+            }
+            let limits = gateway.worker.telemetry.stats.limits();
+            until(|| limits.used(Resource::Requests) == 0).await;
+            // Fewer than 15 or more than 85: one in 10^13.
+            let count = copies.requests.borrow().len();
+            assert!((15..=85).contains(&count), "{share}: {count}");
+            assert_eq!(seen.requests.borrow().len(), 100, "{share}");
+        });
+    }
 }
 
 #[test]
