@@ -1131,6 +1131,100 @@ fn a_proxy_is_asked_for_the_target_and_then_carries_the_connection() {
     });
 }
 
+/// What a proxy is shown is shown to the right one: in TLS, after its certificate was verified.
+#[test]
+fn a_proxy_is_asked_in_tls_where_its_rule_says_so_or_not_at_all() {
+    local(async {
+        let upstream = Upstream::new().await;
+        let gateway = Gateway::start(upstream.addr, Limits::default());
+        let own = gateway.dir.path().join("default.proxy");
+        fs::create_dir(&own).unwrap();
+        fs::write(own.join("username"), "Aladdin").unwrap();
+        fs::write(own.join("password"), "open sesame").unwrap();
+        let (acceptor, certificate) = server("db.example");
+        let roots = gateway.dir.path().join("ca.pem");
+        fs::write(&roots, certificate.pem()).unwrap();
+        let policy = format!(
+            "{{tunnel: {{protocol: CONNECT, targetHost: target.example, targetPort: 443}}, \
+             tls: {{mode: SIMPLE, caCertificates: '{}'}}}}",
+            roots.display()
+        );
+        let annotation = "egress-enforcer.io/tunnel-credential: default.proxy";
+        gateway.rule_with("db.example", annotation, &policy);
+        let connect = async || {
+            let mut client = TcpStream::connect(gateway.tcp).await.unwrap();
+            client.write_all(b"request").await.unwrap();
+            client
+        };
+        // Another server's certificate: the handshake does not end, so that nothing is said within.
+        let (another, _) = server("db.example");
+        let mut client = connect().await;
+        assert!(another.accept(upstream.accept().await).await.is_err());
+        assert!(is_reset(&mut client).await);
+        // Nor is anything said to one that speaks no TLS.
+        let mut client = connect().await;
+        let mut plain = upstream.accept().await;
+        plain.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+        let mut said = Vec::new();
+        plain.read_to_end(&mut said).await.ok();
+        assert_eq!(said.first(), Some(&22), "the first byte is of a handshake");
+        for part in ["CONNECT", "Proxy-Authorization", "request"] {
+            assert!(!said.windows(part.len()).any(|said| said == part.as_bytes()), "{part}");
+        }
+        assert!(is_reset(&mut client).await);
+        // The right one is asked, and carries the connection.
+        let mut client = connect().await;
+        let mut proxy = acceptor.accept(upstream.accept().await).await.unwrap();
+        let question = "CONNECT target.example:443 HTTP/1.1\r\nHost: target.example:443\r\n\
+                        Proxy-Authorization: Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==\r\n\r\n";
+        let mut asked = vec![0; question.len()];
+        proxy.read_exact(&mut asked).await.unwrap();
+        assert_eq!(String::from_utf8(asked).unwrap(), question);
+        proxy.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+        let mut heard = [0; 7];
+        proxy.read_exact(&mut heard).await.unwrap();
+        assert_eq!(&heard, b"request");
+        proxy.write_all(b"answer").await.unwrap();
+        proxy.shutdown().await.unwrap();
+        assert_eq!(read_all(&mut client).await.unwrap(), b"answer");
+        drop((client, proxy));
+        let lines = gateway.end().await;
+        let refused = lines.iter().filter(|line| line.contains(" UF ")).count();
+        assert_eq!((lines.len(), refused), (3, 2), "{lines:#?}");
+    });
+}
+
+/// Raw TCP has no statuses: connections that fail count for both fields.
+#[test]
+fn raw_tcp_that_fails_sets_its_endpoint_aside() {
+    for (errors, expected) in [
+        ("consecutive5xxErrors: 0, consecutiveGatewayErrors: 2", 2),
+        ("consecutive5xxErrors: 3", 3),
+        ("consecutiveGatewayErrors: 0", 5),
+        ("consecutive5xxErrors: 0, consecutiveGatewayErrors: 0", 8),
+        (
+            "consecutive5xxErrors: 1, splitExternalLocalOriginErrors: true, consecutiveLocalOriginFailures: 4",
+            4,
+        ),
+    ] {
+        local(async {
+            // Nothing listens there any more.
+            let Upstream { listener, addr } = Upstream::new().await;
+            drop(listener);
+            let gateway = Gateway::start(addr, Limits::default());
+            let policy = format!("{{outlierDetection: {{{errors}, baseEjectionTime: 1h}}}}");
+            gateway.rule("db.example", &policy);
+            for _ in 0..8 {
+                let mut client = TcpStream::connect(gateway.tcp).await.unwrap();
+                assert!(is_reset(&mut client).await);
+            }
+            let lines = gateway.end().await;
+            let of = |flag: &str| lines.iter().filter(|line| line.contains(flag)).count();
+            assert_eq!((of(" UF "), of(" UH ")), (expected, 8 - expected), "{errors}: {lines:#?}");
+        });
+    }
+}
+
 #[test]
 fn a_proxy_that_is_asked_with_post_carries_the_connection_in_bodies() {
     local(async {
