@@ -24,6 +24,10 @@ const UNKNOWN: Answer = (403, "host_not_in_registry");
 struct Row {
     /// More fields of the rule for `a.example`, with a line each.
     fields: &'static str,
+    /// More conditions of its stage at the gateway.
+    conditions: &'static str,
+    /// More of the entry for `a.example`.
+    entry: &'static str,
     /// Where it leads to.
     to: &'static str,
     /// Of its destination rule, where it has one.
@@ -39,6 +43,8 @@ struct Row {
 
 const PLAIN: Row = Row {
     fields: "",
+    conditions: "",
+    entry: "",
     to: "{host: a.example, port: {number: 80}}",
     policy: "",
     adds: false,
@@ -49,7 +55,7 @@ const PLAIN: Row = Row {
 };
 
 /// In this order, because what is not taken leaves in force what was there before.
-const ROWS: [Row; 14] = [
+const ROWS: [Row; 22] = [
     PLAIN,
     Row {
         fields: "    timeout: 0s\n",
@@ -89,6 +95,13 @@ const ROWS: [Row; 14] = [
         a: (403, "tls_policy_unavailable"),
         ..PLAIN
     },
+    Row {
+        policy: "{tunnel: {protocol: CONNECT, targetHost: t.example, targetPort: 443}}",
+        code: 3,
+        says: "has a tunnel, which is for TLS and TCP",
+        a: (403, "wrong_protocol"),
+        ..PLAIN
+    },
     // What is added is served where nothing is wrong.
     Row { adds: true, new: SERVED, ..PLAIN },
     PLAIN,
@@ -114,6 +127,49 @@ const ROWS: [Row; 14] = [
         says: "a rule does one thing",
         ..PLAIN
     },
+    Row {
+        fields: "    headers: {request: {set: {x-a: '50%'}}}\n",
+        adds: true,
+        code: 1,
+        says: "expected %OPERATOR%, or %% for a percent sign",
+        ..PLAIN
+    },
+    Row {
+        fields: "    headers: {request: {set: {x-a: '%HOSTNAME%'}}}\n",
+        adds: true,
+        code: 1,
+        says: "unknown operator %HOSTNAME%",
+        ..PLAIN
+    },
+    Row {
+        fields: "    retries: {attempts: 1, retryOn: '600'}\n",
+        adds: true,
+        code: 1,
+        says: "unknown condition",
+        ..PLAIN
+    },
+    Row {
+        conditions: ", uri: {regex: ''}",
+        adds: true,
+        code: 1,
+        says: "it would match everything",
+        ..PLAIN
+    },
+    Row {
+        conditions: ", uri: {prefix: ''}",
+        adds: true,
+        code: 1,
+        says: "it would match everything",
+        ..PLAIN
+    },
+    Row {
+        policy: "{}, exportTo: ['~']",
+        adds: true,
+        code: 1,
+        says: "it would be in force for nobody",
+        ..PLAIN
+    },
+    Row { entry: "exportTo: ['.', '*']", adds: true, code: 1, says: "a contradiction", ..PLAIN },
     PLAIN,
 ];
 
@@ -125,7 +181,15 @@ fn requests_get_what_is_said_of_the_configuration() {
             let rule = format!("{}    route: [{{destination: {}}}]\n", row.fields, row.to);
             let setup = Setup::new().http("a.example", upstream).http("b.example", upstream);
             let setup = setup.service("new.example", "HTTP", Some(upstream), "");
-            let setup = setup.route("a.example", &rule);
+            let setup = setup.route_on("a.example", row.conditions, &rule);
+            let setup = match row.entry {
+                "" => setup,
+                entry => {
+                    let (hosts, ports) = ("\n  hosts: [a.example]\n", "  ports:");
+                    let before = format!("{hosts}{ports}");
+                    setup.edit(&before, &format!("{hosts}  {entry}\n{ports}"))
+                }
+            };
             let setup = match row.policy {
                 "" => setup,
                 policy => {
@@ -142,7 +206,8 @@ fn requests_get_what_is_said_of_the_configuration() {
         };
         let gateway = setup(&PLAIN).start().await;
         for row in &ROWS {
-            let text = format!("{}{}{}", row.fields, row.to, row.policy);
+            let Row { fields, conditions, entry, to, policy, .. } = row;
+            let text = format!("{fields}{conditions}{entry}{to}{policy}");
             let problems = match setup(row).compiled() {
                 Ok(compiled) => {
                     let problems = compiled.warnings.clone();
