@@ -16,6 +16,7 @@ mod h1;
 mod h2;
 mod harness;
 mod heads;
+mod http_routes;
 mod istio_fields;
 mod locality;
 mod mirrors;
