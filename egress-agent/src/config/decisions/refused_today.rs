@@ -179,6 +179,26 @@ fn each_is_warned_of_and_its_current_form_is_not() {
     let named = "number: 80, name: h, protocol: HTTP";
     for (old, current, expected) in [
         (http(", websocketUpgrade: true"), http(""), "has no such field"),
+        (
+            http(", fault: {abort: {httpStatus: 500, percent: 1}}"),
+            http(", fault: {abort: {httpStatus: 500, percentage: {value: 1}}}"),
+            "an API server drops it",
+        ),
+        (
+            http(", fault: {abort: {httpStatus: 500, percent: 1}}"),
+            http(", fault: {delay: {fixedDelay: 1s, percent: 1}}"),
+            "an API server drops it",
+        ),
+        (
+            rule("{outlierDetection: {consecutiveErrors: 3}}"),
+            rule("{outlierDetection: {consecutive5xxErrors: 3, consecutiveGatewayErrors: 2}}"),
+            "Istio ignores this field",
+        ),
+        (
+            rule("{outlierDetection: {consecutiveErrors: 3, consecutive5xxErrors: 3}}"),
+            rule("{outlierDetection: {consecutiveErrors: 0, consecutive5xxErrors: 3}}"),
+            "has no effect beside consecutive5xxErrors",
+        ),
         (http(", timeout: 0s"), http(", timeout: 1s"), "refuses durations below 1ms"),
         (http(", timeout: 1us"), http(", timeout: 1ms"), "refuses durations below 1ms"),
         (
@@ -243,5 +263,62 @@ fn each_is_warned_of_and_its_current_form_is_not() {
         let says = |text: &str| warnings(text).iter().any(|message| message.contains(expected));
         assert!(says(&old), "{expected}: {:?}", warnings(&old));
         assert!(!says(&current), "{expected}: {:?}", warnings(&current));
+    }
+}
+
+/// What an API server refuses by the definitions of policies is in force with a warning, or refused where it can not be
+/// understood.
+#[test]
+fn so_is_that_of_policies() {
+    let policy = |group: &str, kind: &str, spec: &str| {
+        format!(
+            "apiVersion: {group}\nkind: {kind}\nmetadata: {{name: x, namespace: istio-system}}\nspec: {spec}\n"
+        )
+    };
+    let istio = |source: &str| {
+        let spec = format!("{{action: ALLOW, rules: [{{from: [{{source: {{{source}}}}}]}}]}}");
+        policy("security.istio.io/v1", "AuthorizationPolicy", &spec)
+    };
+    let ours = |host: &str, labels: usize| {
+        let labels: Vec<_> = (0..labels).map(|n| format!("l{n}: v")).collect();
+        let spec = format!(
+            "{{podSelector: {{matchLabels: {{{}}}}}, rules: [{{hosts: ['{host}'], ports: [{{port: 80, protocol: HTTP}}]}}]}}",
+            labels.join(", ")
+        );
+        policy("egress-enforcer.io/v1alpha1", "EgressPolicy", &spec)
+    };
+    let accounts = "refuses serviceAccounts beside principals or namespaces";
+    let spelling = "an API server refuses this spelling";
+    for (old, current, expected) in [
+        (
+            istio("serviceAccounts: [apps/a], principals: [x]"),
+            istio("serviceAccounts: [apps/a]"),
+            accounts,
+        ),
+        (
+            istio("serviceAccounts: [apps/a], namespaces: [apps]"),
+            istio("principals: [x]"),
+            accounts,
+        ),
+        (
+            istio("notServiceAccounts: [apps/a], notNamespaces: [apps]"),
+            istio("notServiceAccounts: [apps/a]"),
+            accounts,
+        ),
+        (ours("A.example", 1), ours("a.example", 1), spelling),
+        (ours("a.example.", 1), ours("*.a.example", 1), spelling),
+        (ours("*.A.example", 1), ours("*.a.example", 1), spelling),
+    ] {
+        let says = |text: &str| warnings(text).iter().any(|message| message.contains(expected));
+        assert!(says(&old), "{old}: {:?}", warnings(&old));
+        assert!(!says(&current), "{current}: {:?}", warnings(&current));
+    }
+    for (labels, is_refused) in [(65, true), (64, false)] {
+        let text = ours("a.example", labels);
+        let problems = problems(&[ENTRY, &text], "");
+        let refused = problems.iter().any(|problem| {
+            problem.severity != Severity::Warning && problem.message.contains("refuses so many")
+        });
+        assert_eq!(refused, is_refused, "{problems:#?}");
     }
 }

@@ -7,6 +7,7 @@ use super::harness::{Client, Gateway, Setup, answering, head, local, upstream};
 use crate::config::Severity;
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
+const SHORT: &str = "a current API server refuses durations below 1ms";
 const ROUTE: &str = "    route: [{destination: {host: a.example, port: {number: 80}}}]\n";
 
 /// Starts it, where this is the only thing that is said about it; `None` is nothing.
@@ -82,6 +83,161 @@ fn a_timeout_of_nothing_limits_nothing() {
             let code = status(&gateway, "a.example").await;
             let line = &gateway.log(1).await[0];
             assert_eq!((code, line["response_flags"].as_str().unwrap()), expected, "{timeout}");
+        }
+    });
+}
+
+/// A limit for each try, of none.
+#[test]
+fn a_try_of_no_time_is_not_limited() {
+    local(async {
+        let (addr, _) = upstream(|mut io, _, _| async move {
+            let mut read = Vec::new();
+            while head(&mut io, &mut read).await.is_ok() {
+                tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+                // A client whose time is over has closed.
+                io.write_all(OK.as_bytes()).await.ok();
+            }
+        })
+        .await;
+        for (time, warning, expected) in [("0s", Some(SHORT), 200), ("20ms", None, 504)] {
+            let rule = format!("    retries: {{attempts: 1, perTryTimeout: {time}}}\n{ROUTE}");
+            let setup = Setup::new().http("a.example", addr).route("a.example", &rule);
+            let gateway = started(setup, warning).await;
+            assert_eq!(status(&gateway, "a.example").await, expected, "{time}");
+        }
+    });
+}
+
+#[test]
+fn a_delay_of_nothing_delays_nothing() {
+    local(async {
+        let (addr, _) = answering(OK).await;
+        for (time, warning, delays) in [("0s", Some(SHORT), false), ("2s", None, true)] {
+            let fault = format!("{{delay: {{fixedDelay: {time}, percentage: {{value: 100}}}}}}");
+            let rule = format!("    fault: {fault}\n{ROUTE}");
+            let setup = Setup::new().http("a.example", addr).route("a.example", &rule);
+            let gateway = started(setup, warning).await;
+            assert_eq!(status(&gateway, "a.example").await, 200, "{time}");
+            let line = &gateway.log(1).await[0];
+            assert_eq!(line["duration"].as_u64().unwrap() >= 2000, delays, "{time}: {line}");
+        }
+    });
+}
+
+/// The share of an abort in the form that only a delay still has.
+#[test]
+fn the_old_share_of_an_abort_is_in_force() {
+    local(async {
+        let (addr, seen) = answering(OK).await;
+        let warning = "the current API has no such field here, and an API server drops it";
+        for (share, warning, expected) in [
+            ("percent: 100", Some(warning), 418),
+            ("percent: 0", Some(warning), 200),
+            ("percentage: {value: 100}", None, 418),
+            ("percentage: {value: 0}", None, 200),
+        ] {
+            let rule = format!("    fault: {{abort: {{httpStatus: 418, {share}}}}}\n{ROUTE}");
+            let setup = Setup::new().http("a.example", addr).route("a.example", &rule);
+            let gateway = started(setup, warning).await;
+            let before = seen.requests.borrow().len();
+            assert_eq!(status(&gateway, "a.example").await, expected, "{share}");
+            let reached = seen.requests.borrow().len() - before;
+            assert_eq!(reached, usize::from(expected == 200), "{share}");
+        }
+    });
+}
+
+/// Set aside for no time, an endpoint is asked in its turn again.
+#[test]
+fn an_ejection_of_no_time_sets_nothing_aside() {
+    const ERROR: &str = "HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n";
+    local(async {
+        for (time, warning, errors) in [("0s", Some(SHORT), 5), ("1h", None, 1)] {
+            let ((bad, at_bad), (good, _)) = (answering(ERROR).await, answering(OK).await);
+            let policy = format!(
+                "{{loadBalancer: {{simple: ROUND_ROBIN}}, outlierDetection: {{consecutive5xxErrors: 1, maxEjectionPercent: 100, baseEjectionTime: {time}}}}}"
+            );
+            let setup =
+                Setup::new().endpoints("a.example", "HTTP", &[(bad, 1), (good, 1)], &policy);
+            let gateway = started(setup, warning).await;
+            for _ in 0..10 {
+                status(&gateway, "a.example").await;
+            }
+            assert_eq!(at_bad.requests.borrow().len(), errors, "{time}");
+        }
+    });
+}
+
+/// No connection waits for another request for no time.
+#[test]
+fn a_connection_that_may_be_idle_for_no_time_is_not_kept() {
+    local(async {
+        for (time, warning, connections) in [("0s", Some(SHORT), 2), ("1h", None, 1)] {
+            let (addr, seen) = answering(OK).await;
+            let policy = format!("{{connectionPool: {{http: {{idleTimeout: {time}}}}}}}");
+            let setup = Setup::new().service("a.example", "HTTP", Some(addr), &policy);
+            let gateway = started(setup, warning).await;
+            assert_eq!(status(&gateway, "a.example").await, 200);
+            // What is kept is kept once the request is over, as its line says.
+            gateway.log(1).await;
+            assert_eq!(status(&gateway, "a.example").await, 200);
+            assert_eq!(seen.connections.get(), connections, "{time}");
+        }
+    });
+}
+
+/// Both are served.
+#[test]
+fn two_ports_of_a_gateway_with_one_name_are_served() {
+    local(async {
+        let ((a, at_a), (b, at_b)) = (answering(OK).await, answering(OK).await);
+        let warning = "a current API server refuses two ports of one name";
+        for (name, warning) in [("http", Some(warning)), ("other", None)] {
+            let server = |number: u16, name: &str, host: &str| {
+                format!(
+                    "{{port: {{number: {number}, name: {name}, protocol: HTTP}}, hosts: [{host}]}}"
+                )
+            };
+            let (first, second) = (server(80, "http", "a.example"), server(81, name, "b.example"));
+            let gateway =
+                format!("{{selector: {{istio: egressgateway}}, servers: [{first}, {second}]}}");
+            let through = |host: &str, port: u16| {
+                format!(
+                    "{{hosts: [{host}], gateways: [mesh, egress], http: [{{match: [{{gateways: [mesh], port: 80}}], route: [{{destination: {{host: istio-egressgateway.istio-system.svc.cluster.local, port: {{number: {port}}}}}}}]}}, {{match: [{{gateways: [egress], port: {port}}}], route: [{{destination: {{host: {host}, port: {{number: 80}}}}}}]}}]}}"
+                )
+            };
+            let setup = Setup::new()
+                .http("a.example", a)
+                .http("b.example", b)
+                .resource("Gateway", "egress", &gateway)
+                .resource("VirtualService", "a", &through("a.example", 80))
+                .resource("VirtualService", "b", &through("b.example", 81));
+            let gateway = started(setup, warning).await;
+            for (host, seen) in [("a.example", &at_a), ("b.example", &at_b)] {
+                let before = seen.requests.borrow().len();
+                assert_eq!(status(&gateway, host).await, 200, "{name} {host}");
+                assert_eq!(seen.requests.borrow().len(), before + 1, "{name} {host}");
+            }
+            assert_eq!(status(&gateway, "c.example").await, 403, "{name}");
+        }
+    });
+}
+
+#[test]
+fn a_gateway_without_servers_serves_nothing() {
+    local(async {
+        let (a, at_a) = answering(OK).await;
+        let servers = "  servers:\n  - port: {number: 80, name: http, protocol: HTTP}\n    hosts: [a.example]\n";
+        for (servers_now, code, count) in [("  servers: []\n", 403, 0), (servers, 200, 1)] {
+            let setup = Setup::new().http("a.example", a).route("a.example", ROUTE);
+            let setup = setup.edit(servers, servers_now);
+            let told: Vec<_> = setup.told().into_iter().map(|told| told.message).collect();
+            let warned = told.iter().any(|told| told.contains("a Gateway without servers"));
+            assert_eq!(warned, code == 403, "{told:?}");
+            let gateway = setup.start().await;
+            assert_eq!(status(&gateway, "a.example").await, code, "{servers_now}");
+            assert_eq!(at_a.requests.borrow().len(), count, "{servers_now}");
         }
     });
 }
