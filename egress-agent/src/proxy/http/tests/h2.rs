@@ -107,6 +107,34 @@ fn http2_from_the_pod_to_an_http1_upstream() {
     });
 }
 
+/// END_STREAM came with the head: where a body is usual its absence is said (RFC 9110 §8.6), elsewhere nothing is.
+#[test]
+fn a_request_without_a_body_is_one_in_http1_too() {
+    local(async {
+        let (addr, seen) = answering(OK).await;
+        let gateway = Setup::new().http("a.example", addr).start().await;
+        let client = gateway.connect_h2().await;
+        for (method, stated) in
+            [("POST", true), ("GET", false), ("PUT", true), ("DELETE", false), ("PATCH", true)]
+        {
+            let request = Request::builder().method(method).uri("http://a.example/");
+            let mut client = client.clone().ready().await.unwrap();
+            let (response, _) = client.send_request(request.body(()).unwrap(), true).unwrap();
+            assert_eq!(read(response.await.unwrap()).await.0, StatusCode::OK, "{method}");
+            let (head, body) = seen.requests.borrow_mut().pop().unwrap();
+            assert!(head.starts_with(&format!("{method} / HTTP/1.1\r\n")) && body.is_empty());
+            let of = |name: &str| -> Vec<_> {
+                head.lines().filter(|line| line.starts_with(name)).map(str::to_owned).collect()
+            };
+            let expected: &[&str] = if stated { &["content-length: 0"] } else { &[] };
+            assert_eq!(of("content-length"), expected, "{head}");
+            assert!(of("transfer-encoding").is_empty(), "{head}");
+        }
+        // Both sides agree where each ended.
+        assert_eq!(seen.connections.get(), 1);
+    });
+}
+
 #[test]
 fn contradictions_are_refused_in_http2_too() {
     local(async {
