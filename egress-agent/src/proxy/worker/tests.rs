@@ -139,6 +139,7 @@ struct Gateway {
     tcp: SocketAddr,
     /// Where nothing is routed.
     closed: SocketAddr,
+    outside: Outside,
     running: Task<()>,
     dir: TempDir,
 }
@@ -149,7 +150,7 @@ impl Gateway {
         Self::start_before(upstream, &[], limits)
     }
 
-    /// The same, with more places at the port of the raw TCP service.
+    /// The same, with more places at the ports of both services.
     fn start_before(upstream: SocketAddr, more: &[(&str, SocketAddr)], limits: Limits) -> Self {
         let listen = || crate::sys::socket::listeners(([127, 0, 0, 1], 0).into(), 1).unwrap();
         let listeners: Vec<StdListener> = (0..3).flat_map(|_| listen()).collect();
@@ -159,7 +160,8 @@ impl Gateway {
             .route(&format!("{OUTSIDE}:{}", addr.port()), upstream)
             .route(&format!("{OUTSIDE}:{TCP_PORT}"), upstream);
         let outside = more.iter().fold(outside, |outside, (address, upstream)| {
-            outside.route(&format!("{address}:{TCP_PORT}"), *upstream)
+            let outside = outside.route(&format!("{address}:{TCP_PORT}"), *upstream);
+            outside.route(&format!("{address}:{}", addr.port()), *upstream)
         });
         let dir = TempDir::new().unwrap();
         let telemetry = Arc::<Telemetry>::default();
@@ -172,7 +174,7 @@ impl Gateway {
         let cell = PolicyCell::default();
         cell.store(Some(policy(resources(addr.port(), tcp.port()), "")));
         let stats = Arc::clone(telemetry.stats.limits());
-        let dialer = outside.dialer();
+        let dialer = outside.clone().dialer();
         let worker = Rc::new(Worker {
             http: http::Shared::new(limits.idle_upstreams, &cell, &dialer),
             policy: cell,
@@ -191,7 +193,7 @@ impl Gateway {
             Rc::clone(&worker),
             Listeners { captured: listeners, ..Listeners::default() },
         ));
-        Self { worker, addr, tcp, closed, running, dir }
+        Self { worker, addr, tcp, closed, outside, running, dir }
     }
 
     /// From here on with more settings of the mesh, and one of the server for TLS.
@@ -1299,6 +1301,45 @@ fn a_broken_upstream_breaks_the_client_and_is_flagged() {
         let has = |what: &str| lines.iter().any(|line| line.contains(what));
         assert!(has("\"- - -\" 0 UC "), "{lines:#?}");
         assert!(has("\"- - -\" 0 UF ") && has("refused"), "{lines:#?}");
+    });
+}
+
+/// A few bytes arrive on the other side.
+async fn says(from: &mut TcpStream, to: &mut TcpStream) {
+    from.write_all(b"still there").await.unwrap();
+    let mut heard = [0; 11];
+    timeout(SOON, to.read_exact(&mut heard)).await.expect("what was said").unwrap();
+    assert_eq!(&heard, b"still there");
+}
+
+#[test]
+fn a_relayed_connection_goes_on_when_its_hosts_address_changes() {
+    local(async {
+        let (first, second) = (Upstream::new().await, Upstream::new().await);
+        let more = [("198.51.100.8", second.addr)];
+        let gateway = Gateway::start_before(first.addr, &more, Limits::default());
+        gateway.configure("addressDrainTime: 0s\n", "");
+        let bytes = hello("a.example");
+        let heard = async |upstream: &Upstream| {
+            let mut client = gateway.connect().await;
+            client.write_all(&bytes).await.unwrap();
+            let mut server = upstream.accept().await;
+            let mut heard = vec![0; bytes.len()];
+            server.read_exact(&mut heard).await.unwrap();
+            assert!(heard == bytes);
+            (client, server)
+        };
+        let (mut client, mut server) = heard(&first).await;
+        gateway.outside.rename("a.example", &["198.51.100.8"]);
+        let (mut other, mut new) = heard(&second).await;
+        assert!(first.is_untouched().await);
+        // Longer than a connection that waits for requests would have.
+        sleep(Duration::from_millis(2500)).await;
+        for (client, server) in [(&mut client, &mut server), (&mut other, &mut new)] {
+            says(client, server).await;
+            says(server, client).await;
+        }
+        assert_eq!(gateway.cluster(ClusterCounter::CxActive), 2);
     });
 }
 
