@@ -173,3 +173,6 @@ impl AsyncWrite for Pieces {
         Poll::Ready(Ok(()))
     }
 }
+
+#[cfg(test)]
+mod tests;
