@@ -185,6 +185,43 @@ async fn a_thousand_connections_go_on_beside_stalled_ones() {
     uploads.abort_all();
 }
 
+/// An upstream that sends little at a time, as terminals and event streams do, costs the others of its tunnel nothing.
+#[tokio::test]
+async fn many_small_frames_to_pods_that_do_not_read_end_no_tunnel() {
+    let waypoint = Waypoint::start(Behaviour::default()).await;
+    let node = Node::start(&waypoint, Limits::default());
+    let mut stalled = Vec::new();
+    for _ in 0..4 {
+        let (mut pod, _) = node.dial(port::CRUMB).await;
+        pod.read_u8().await.unwrap();
+        stalled.push(pod);
+    }
+    let (mut pod, _) = node.dial(port::ECHO).await;
+    let mut echo = async || {
+        pod.write_all(b"ping").await.unwrap();
+        let mut got = [0; 4];
+        tokio::time::timeout(WAIT, pod.read_exact(&mut got)).await.expect("an echo").unwrap();
+        assert_eq!(&got, b"ping");
+    };
+    let all = |one: &&waypoint::Seen| one.flooded == 10 * port::CRUMBS;
+    let sent = async {
+        while waypoint.seen().iter().filter(all).count() < 4 {
+            echo().await;
+        }
+        echo().await;
+    };
+    tokio::time::timeout(WAIT, sent).await.expect("all of it is sent");
+    node.echo().await;
+    assert_eq!(node.stats.handshakes.load(Ordering::Relaxed), 1);
+    assert_eq!(node.stats.streams_reset.load(Ordering::Relaxed), 0);
+    // What waits for them is still theirs.
+    for pod in &mut stalled {
+        let mut rest = vec![0; usize::try_from(10 * port::CRUMBS - 1).unwrap()];
+        tokio::time::timeout(WAIT, pod.read_exact(&mut rest)).await.expect("the rest").unwrap();
+        assert!(rest.iter().all(|byte| *byte == 42));
+    }
+}
+
 #[tokio::test]
 async fn who_dialled_the_listener_is_reset_and_counted() {
     let waypoint = Waypoint::start(Behaviour::default()).await;

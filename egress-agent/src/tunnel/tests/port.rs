@@ -6,6 +6,10 @@ pub(super) const ECHO: u16 = 7;
 pub(super) const GREETING: u16 = 17;
 /// Bytes without end.
 pub(super) const FLOOD: u16 = 19;
+/// [`CRUMBS`] frames of ten bytes, and then it listens.
+pub(super) const CRUMB: u16 = 20;
+/// How many.
+pub(super) const CRUMBS: u64 = 100_000;
 /// It never reads.
 pub(super) const STALL: u16 = 9;
 /// Some bytes, then a reset.

@@ -247,6 +247,15 @@ async fn answer(
                 note(&|seen| seen.flooded += 16 * 1024);
             }
         }
+        port::CRUMB => {
+            for _ in 0..port::CRUMBS {
+                if !give(&mut send, Bytes::from_static(&[42; 10])).await {
+                    return;
+                }
+                note(&|seen| seen.flooded += 10);
+            }
+            recv.data().await;
+        }
         port::RESET_LATER => {
             give(&mut send, Bytes::from_static(b"some")).await;
             // A reset takes back what isn't sent yet.
