@@ -120,6 +120,33 @@ fn beyond_the_bound_a_look_up_is_refused_at_once_and_others_are_not() {
     assert_eq!(other.answers(), [Ok(found(7).addresses())]);
 }
 
+/// What docs/operations.md says of `--max-failed-names-per-source`.
+#[test]
+fn a_name_without_address_is_asked_for_again_after_its_time() {
+    for (why, millis) in [(ResolveError::NoSuchName, 2000), (ResolveError::Timeout, 1000)] {
+        let start = Instant::now();
+        let at = |millis| start + Duration::from_millis(millis);
+        let mut desk = LookupScheduler::new(LookupLimits::default());
+        let first = ask(&mut desk, start, 1, "absent.example");
+        let job = desk.next().unwrap();
+        desk.finish(start, &job, Err(why.clone()));
+        assert_eq!(first.answers(), [Err(why.clone())]);
+        for before in [0, 500, 999, millis - 1] {
+            let again = ask(&mut desk, at(before), 1, "absent.example");
+            assert_eq!(again.now, Some(Err(why.clone())), "{before} ms");
+            assert!(!desk.has_work(), "{before} ms");
+        }
+        // Meanwhile it was made.
+        let later = ask(&mut desk, at(millis), 1, "absent.example");
+        assert_eq!(later.now, None);
+        let job = desk.next().unwrap();
+        desk.finish(at(millis), &job, Ok(found(7)));
+        assert_eq!(later.answers(), [Ok(found(7).addresses())]);
+        let known = ask(&mut desk, at(millis), 1, "absent.example");
+        assert_eq!(known.now, Some(Ok(found(7).addresses())));
+    }
+}
+
 #[test]
 fn what_nobody_waits_for_is_not_asked() {
     let now = Instant::now();

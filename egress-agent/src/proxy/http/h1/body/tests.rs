@@ -151,6 +151,51 @@ fn an_upstreams_chunks_are_put_right_where_they_have_one_meaning() {
     assert!(decode_from(Sender::Upstream, Framing::Chunked, &[endless.as_bytes()]).is_err());
 }
 
+/// Trailers that frame, route or authenticate a message (RFC 9110 §6.5.1) cost an upstream none of its body, and
+/// are not handed on; of a client they are refused.
+#[test]
+fn an_upstreams_misplaced_trailers_are_left_out_and_its_others_kept() {
+    for field in [
+        "Content-Type: x",
+        "content-type: text/html",
+        "Content-Encoding: gzip",
+        "Content-Range: bytes 0-1/2",
+        "Content-Length: 9",
+        "Transfer-Encoding: chunked",
+        "Trailer: X-Sum",
+        "TE: trailers",
+        "Host: b.example",
+        "Connection: close",
+        "Upgrade: websocket",
+        "Authorization: Basic abc",
+        "Cookie: a=b",
+        "Set-Cookie: a=b",
+        "Expect: 100-continue",
+    ] {
+        for section in [format!("{field}\r\nX-Sum: 1"), format!("X-Sum: 1\r\n{field}")] {
+            let input = format!("5\r\nhello\r\n0\r\n{section}\r\n\r\n");
+            let pieces: Vec<_> = input.as_bytes().chunks(1).collect();
+            let decoded = decode_from(Sender::Upstream, Framing::Chunked, &pieces).unwrap();
+            let ((body, trailers, used), found) = decoded.unwrap();
+            assert_eq!((&*body, used), (&b"hello"[..], input.len()), "{section}");
+            assert_eq!(found, [Normalized::Trailer], "{section}");
+            let names: Vec<_> = trailers.unwrap().keys().map(ToString::to_string).collect();
+            assert_eq!(names, ["x-sum"], "{section}");
+            let refused = decode(Framing::Chunked, &[input.as_bytes()]);
+            assert_eq!(refused, Err(BadMessage::Trailers), "of a client: {section}");
+        }
+    }
+    // The twin: what may be a trailer is one.
+    for field in ["Grpc-Status: 0", "Server-Timing: a", "ETag: x", "Digest: x"] {
+        let input = format!("5\r\nhello\r\n0\r\n{field}\r\n\r\n");
+        for from in [Sender::Upstream, Sender::Client] {
+            let ((_, trailers, _), found) =
+                decode_from(from, Framing::Chunked, &[input.as_bytes()]).unwrap().unwrap();
+            assert_eq!((trailers.unwrap().len(), found), (1, vec![]), "{field}");
+        }
+    }
+}
+
 #[test]
 fn a_body_that_failed_never_ends() {
     for bad in [&b"x\r\n"[..], b"5\nhello", b"1\r\naa", b"0\r\nHost: b\r\n\r\n"] {
