@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     net::{IpAddr, SocketAddr},
+    os::fd::{AsFd as _, OwnedFd},
     rc::Rc,
     sync::{Arc, Mutex},
 };
@@ -20,7 +21,11 @@ use crate::types::UpstreamAddr;
 pub(crate) struct Outside {
     names: Arc<Mutex<HashMap<String, Arc<[IpAddr]>>>>,
     routes: HashMap<SocketAddr, SocketAddr>,
+    kept: Option<Sockets>,
 }
+
+/// Sockets that were connected, as they are on the side of whoever dialled. They stay open.
+pub(crate) type Sockets = Arc<Mutex<Vec<OwnedFd>>>;
 
 impl Outside {
     /// `name` has these addresses. Names without are NXDOMAIN.
@@ -39,6 +44,11 @@ impl Outside {
     pub(crate) fn route(mut self, addr: &str, real: SocketAddr) -> Self {
         self.routes.insert(addr.parse().unwrap(), real);
         self
+    }
+
+    /// From here on the dialler's sockets can be looked at.
+    pub(crate) fn keep_sockets(&mut self) -> Sockets {
+        Arc::clone(self.kept.get_or_insert_default())
     }
 
     /// A dialer into this world.
@@ -75,6 +85,9 @@ impl Connect for Outside {
                     }
                     let stream = socket.connect(*real).await?;
                     stream.set_nodelay(true)?;
+                    if let Some(kept) = &self.kept {
+                        kept.lock().unwrap().push(stream.as_fd().try_clone_to_owned()?);
+                    }
                     Ok(stream)
                 }
                 None => Err(std::io::Error::from(std::io::ErrorKind::ConnectionRefused).into()),

@@ -26,7 +26,10 @@ use tokio::{
 
 use crate::{
     config::{Compiled, Problem, Problems, RawFile, compile},
-    net::{Buffers, testing::Outside},
+    net::{
+        Buffers,
+        testing::{Outside, Sockets},
+    },
     policy::{AccessLogEncoding, ClusterName, GatewayPolicy, MeshConfig},
     proxy::{
         ConnectionOwner, Downstream, Drain, Limiter, Limits, PolicyCell, Worker,
@@ -190,6 +193,11 @@ impl Setup {
     pub(super) fn unresolved(&mut self) {
         assert!(self.yaml.contains("resolution: DYNAMIC_DNS"));
         self.yaml = self.yaml.replace("resolution: DYNAMIC_DNS", "resolution: NONE");
+    }
+
+    /// The gateway's sockets to upstreams, from here on.
+    pub(super) fn keep_sockets(&mut self) -> Sockets {
+        self.outside.keep_sockets()
     }
 
     /// The policy that it would be with this changed.
@@ -501,16 +509,17 @@ impl Gateway {
 
     /// The access log's entries, once this many requests are over.
     pub(super) async fn log(&self, count: usize) -> Vec<serde_json::Value> {
-        let path = self.dir.path().join("log");
-        let lines = || -> Vec<serde_json::Value> {
-            let text = std::fs::read_to_string(&path).unwrap_or_default();
-            // A line may be half written.
-            text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
-        };
-        until(|| lines().len() >= count).await;
-        let lines = lines();
+        until(|| self.lines().len() >= count).await;
+        let lines = self.lines();
         assert_eq!(lines.len(), count, "{lines:#?}");
         lines
+    }
+
+    /// Those that are there already.
+    pub(super) fn lines(&self) -> Vec<serde_json::Value> {
+        let text = std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default();
+        // A line may be half written.
+        text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::{cell::Cell, net::SocketAddr, rc::Rc, time::Duration};
 
+use socket2::SockRef;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
@@ -11,7 +12,7 @@ use tokio::{
 
 use super::{
     h2::echo,
-    harness::{Client, Gateway, SOON, Setup, local, upstream},
+    harness::{Client, Gateway, SOON, Setup, answering, local, upstream},
 };
 use crate::{net::PingInterval, proxy::Limits};
 
@@ -109,4 +110,37 @@ fn an_upstream_that_takes_its_time_but_answers_pings_is_waited_for() {
         assert_eq!(gateway.get("a.example").await.status, 200);
         assert_eq!((seen.connections.get(), seen.requests.borrow().len()), (1, 1));
     });
+}
+
+/// Every end of HTTP/2 always reads, so one that takes nothing for as long as a silent one is probed is gone; one of
+/// HTTP/1 may pause in a body.
+#[test]
+fn the_kernel_gives_up_connections_of_http2_that_take_nothing() {
+    let keepalive = "{connectionPool: {tcp: {tcpKeepalive: {time: 5s, interval: 2s, probes: 4}}}}";
+    for (protocol, policy, seconds) in [
+        ("HTTP2", "", Some(90)),
+        ("HTTP2", keepalive, Some(13)),
+        ("HTTP", "", None),
+        ("HTTP", keepalive, None),
+    ] {
+        local(async {
+            let (addr, seen) = match protocol {
+                "HTTP2" => upstream(|io, _, seen| echo(io, seen)).await,
+                _ => answering("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await,
+            };
+            let mut setup = Setup::new().service("a.example", protocol, Some(addr), policy);
+            let sockets = setup.keep_sockets();
+            let gateway = setup.start().await;
+            for _ in 0..2 {
+                assert_eq!(gateway.get("a.example").await.status, 200);
+            }
+            assert_eq!(seen.connections.get(), 1, "pooled");
+            let sockets = sockets.lock().unwrap();
+            let limits: Vec<_> = sockets
+                .iter()
+                .map(|socket| SockRef::from(socket).tcp_user_timeout().unwrap())
+                .collect();
+            assert_eq!(limits, [seconds.map(Duration::from_secs)], "{protocol} {policy}");
+        });
+    }
 }
