@@ -8,6 +8,7 @@ mod bad;
 mod balance;
 mod checked;
 mod cors;
+mod downgrade;
 mod ends;
 mod floods;
 mod gone;
