@@ -29,8 +29,7 @@ pub(super) fn is_report(bytes: &impl Bytes, offset: u32, length: u32) -> bool {
         Some([protocol::ICMPV6, 0, 5, 2, 0, 0, 1, 0, 131 | 132, ..]) => length == 8 + FIRST_VERSION,
         Some([protocol::ICMPV6, 0, 5, 2, 0, 0, 1, 0, 143, .., high, low]) => {
             let groups = u32::from(u16::from_be_bytes([high, low]));
-            groups >= 1
-                && groups <= GROUPS
+            (1..=GROUPS).contains(&groups)
                 && length == HEADERS + groups * RECORD
                 && are_groups(bytes, offset + HEADERS, groups)
         }
