@@ -1026,7 +1026,7 @@ fn a_pod_of_another_namespace_with_a_rule_of_its_own_for_the_gateway() {
     Walkthrough::example().unwrap().passthrough.apply(&testbed).unwrap();
     let gateway = testbed.start_gateway(0).unwrap();
     let node = testbed.start_node().unwrap();
-    let site = Site { gateway, _node: node, testbed };
+    let site = Site { gateway, node, testbed };
     site.apply(
         "apiVersion: networking.istio.io/v1
 kind: DestinationRule

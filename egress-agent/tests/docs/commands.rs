@@ -136,11 +136,6 @@ fn what_was_found_and_what_was_expected_are_said() {
         assert!(said.contains(told), "{args:?}: {said}");
         assert_eq!(said.matches("error: ").count(), 1, "{args:?}: {said}");
     }
-    let mut command = Command::new(env!("CARGO_BIN_EXE_egress-agent"));
-    let words = ["flows", "--remote-shell", "false {}", "--server", "file"];
-    let output = command.args(words).current_dir(dir.path()).output().expect("the agent");
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(said.contains("file is a file here: for its flows write ./file\n"), "{said}");
 }
 
 /// One line that begins with the same word, and no line of a log with a time. A program that asks for JSON has an

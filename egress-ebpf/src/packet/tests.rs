@@ -328,21 +328,7 @@ fn a_report_of_groups_tells_groups_and_nothing_else() {
             assert_eq!((read.flaw, read.neighbour), (refused, Neighbour::No), "{kind} to {to}");
         }
     }
-    // A record with auxiliary data or sources, of no kind, or of no group.
-    for number in [1, 2, 16] {
-        for record in 0..usize::from(number) {
-            for (at, value) in [(0, 0), (0, 7), (1, 1), (2, 1), (3, 1), (4, 0xfe)] {
-                let mut body = groups(number);
-                body[4 + record * 20 + at] = value;
-                assert_eq!(flaw(143, &body), refused, "{at} of record {record} of {number}");
-            }
-            for kind in 1..=6 {
-                let mut body = groups(number);
-                body[4 + record * 20] = kind;
-                assert_eq!(flaw(143, &body), None, "kind {kind}");
-            }
-        }
-    }
+    // No room for a source.
     let with_source = [&[0, 0, 0, 1, 5, 0, 0, 1, 0xff, 0x3e][..], &[0; 14], &[b'x'; 16]].concat();
     assert_eq!(flaw(143, &with_source), refused);
 }

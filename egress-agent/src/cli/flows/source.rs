@@ -15,7 +15,7 @@ use tokio::{
 use super::{
     super::output::complain,
     feed::{Feed, FeedItem, History},
-    server::{FlowSource, Server},
+    server::Server,
 };
 use crate::{
     admin::control::{
@@ -119,13 +119,6 @@ impl Sources {
                 Ok(feed) => agents.feeds.push(feed),
                 Err(error) => {
                     agents.report(Some(&server.name), &error);
-                    if let FlowSource::Host(host) = &server.place
-                        && Path::new(host).exists()
-                    {
-                        complain(format_args!(
-                            "{host} is a file here: for its flows write ./{host}"
-                        ));
-                    }
                 }
             }
         }
