@@ -219,7 +219,7 @@ fn what_goes_to_the_link_carries_no_data_by_any_hook() {
         (143, "ff02::16"),
     ] {
         let reason =
-            if kind < 133 || kind > 136 { Reason::ExtensionHeader } else { Reason::Malformed };
+            if !(133..=136).contains(&kind) { Reason::ExtensionHeader } else { Reason::Malformed };
         for more in [0, 24, 600] {
             let frame = of_link(kind, to, more);
             let trailed = [&of_link(kind, to, 0)[..], &vec![b'x'; more]].concat();

@@ -30,11 +30,12 @@ pub(in crate::cli) fn read(path: &Path) -> Result<(Vec<FlowRecord>, u64), String
     } else {
         fs::read_to_string(path).map(|read| text = read)
     };
-    read.map_err(|error| match error.kind() {
-        io::ErrorKind::InvalidData => {
+    read.map_err(|error| {
+        if error.kind() == io::ErrorKind::InvalidData {
             format!("found what is no text in {}, {EXPECTED}", path.display())
+        } else {
+            format!("can't read {}: {error}", path.display())
         }
-        _ => format!("can't read {}: {error}", path.display()),
     })?;
     let (mut flows, mut lost) = (Vec::new(), 0);
     for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {

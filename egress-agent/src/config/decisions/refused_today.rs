@@ -87,7 +87,8 @@ fn durations_that_istio_refuses_are_refused_or_warned_of() {
     const WARNED: &str = "refuses durations below 1ms";
     const PARTS: &str = "refuses parts of a millisecond";
     const LEAST: &str = "expected at least 1ms";
-    let durations: [(&dyn Fn(&str) -> String, &str); 11] = [
+    type Written<'w> = &'w dyn Fn(&str) -> String;
+    let durations: [(Written<'_>, &str); 11] = [
         (&|time| http(&format!(", timeout: {time}")), WARNED),
         (&|time| http(&format!(", retries: {{attempts: 1, perTryTimeout: {time}}}")), WARNED),
         (&|time| http(&format!(", retries: {{attempts: 1, backoff: {time}}}")), LEAST),
