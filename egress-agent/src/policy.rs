@@ -15,6 +15,7 @@ mod decision;
 mod denied_cidrs;
 mod destination;
 mod dial;
+mod direct_target;
 mod egress;
 mod egress_address;
 mod exemption;
@@ -66,6 +67,7 @@ pub use decision::{
 pub use denied_cidrs::default_denied;
 pub use destination::{Client, Clients, Destination, Provider, Refusal, VisibleDestination};
 pub use dial::{AddressGuard, is_nat64_prefix};
+pub use direct_target::{DirectTarget, SharedPort};
 pub use egress::{
     EgressAccess, EgressMode, EgressPolicy, EgressRule, EgressScope, EgressTable, Grant,
     HttpLimits, LabelOperator, LabelRequirement, LabelSelector, MatchedRule, NAMESPACE_NAME,
@@ -86,8 +88,8 @@ pub use rate::{Rate, RateLimit};
 pub use resource_path::{ResourcePath, ResourceStarts};
 pub use rules::{
     Abort, Delay, FAULT, HttpMatch, HttpOutcome, HttpRule, Mirror, PathRewrite, Redirect,
-    RedirectPort, RouteSet, Rules, Service, SharedPort, StageRules, Target, TcpMatch, TcpRule,
-    TlsMatch, TlsRule, WeightedDestination,
+    RedirectPort, RouteSet, Rules, Service, StageRules, Target, TcpMatch, TcpRule, TlsMatch,
+    TlsRule, WeightedDestination,
 };
 pub use scope::{Exported, Scoped, preferred};
 pub use server::{EncryptedHello, Owner, Server, ServerProtocol};
@@ -96,9 +98,9 @@ pub use server_tls::{
     ServerTlsMode, TlsVersion,
 };
 pub use snapshot::{
-    AccessLogEncoding, DEFAULT_SET, Direct, DirectTarget, ENCAPSULATION_PORTS, Enforcement,
-    EnforcementOverride, GatewayGroup, MeshConfig, NodeAction, NodePolicy, NodeRoute, OutboundMode,
-    Snapshot, WorkloadSet,
+    AccessLogEncoding, DEFAULT_SET, Direct, ENCAPSULATION_PORTS, Enforcement, EnforcementOverride,
+    GatewayGroup, MeshConfig, NodeAction, NodePolicy, NodeRoute, OutboundMode, Snapshot,
+    WorkloadSet,
 };
 pub use source_match::{SourceMatch, has_labels};
 pub use text_match::TextMatch;

@@ -5,16 +5,16 @@ mod fair;
 mod hashed;
 mod locality;
 mod places;
+mod random;
 mod warmup;
 mod wishes;
 
 use std::{
     cell::Cell,
     collections::HashMap,
-    hash::{BuildHasher, RandomState},
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
@@ -39,6 +39,7 @@ use crate::{
 };
 
 pub use self::places::WaitPolicy;
+pub(super) use self::random::Random;
 
 /// Load and health of all clusters. They outlive a change of configuration as long as the
 /// cluster's name stays.
@@ -377,30 +378,6 @@ fn by_weight(endpoints: &[Endpoint], point: u64) -> usize {
         point < end
     });
     at.unwrap_or(0)
-}
-
-/// Numbers that spread load; nothing secret depends on them (SplitMix64).
-#[derive(Debug)]
-pub(super) struct Random(AtomicU64);
-
-impl Default for Random {
-    fn default() -> Self {
-        Self(AtomicU64::new(RandomState::new().hash_one(0)))
-    }
-}
-
-impl Random {
-    fn below(&self, limit: u64) -> u64 {
-        self.draw() % limit
-    }
-
-    fn draw(&self) -> u64 {
-        const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
-        let mut z = self.0.fetch_add(STEP, Ordering::Relaxed).wrapping_add(STEP);
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
 }
 
 #[cfg(test)]

@@ -8,8 +8,8 @@ use ipnet::IpNet;
 use regex::Regex;
 
 use super::{
-    AuthorizationPolicy, Cluster, Destination, DirectTarget, EgressPolicy, Exported, Hop,
-    HostPattern, HttpAction, Owner, Protocol, ResourcePath, RetryPolicy, Scoped, Server,
+    AuthorizationPolicy, Cluster, Destination, EgressPolicy, Exported, Hop, HostPattern,
+    HttpAction, Owner, Protocol, ResourcePath, RetryPolicy, Scoped, Server, SharedPort,
     SourceMatch, TextMatch,
 };
 use crate::types::{GatewayPort, Host, Namespace, OriginalPort, Port};
@@ -31,16 +31,6 @@ pub struct Rules {
     pub authorization: Vec<Arc<AuthorizationPolicy>>,
     /// What raw TCP was meant for that arrives at ports of the gateway which are no service's own.
     pub shared_tcp: BTreeMap<GatewayPort, SharedPort>,
-}
-
-/// What raw TCP services share that only the workload tells apart.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct SharedPort {
-    /// The port that was dialled.
-    pub port: OriginalPort,
-    /// What was dialled there: a name or network that several resources are about, or any address that is of none of
-    /// the services on that port, of which several are known by name alone.
-    pub target: DirectTarget,
 }
 
 /// One port of one host of a `ServiceEntry`.

@@ -10,9 +10,9 @@ use std::{
 use ipnet::{IpNet, Ipv6Net};
 
 use super::{
-    CredentialUse, EgressAddressSet, EncryptedHello, ExemptDestination, Exemption, Hop, Keepalive,
-    KeyGroups, Locality, LocalitySetting, PathNormalization, ResourceStarts, Rules, TunnelTls,
-    Upgrades, default_denied,
+    CredentialUse, DirectTarget, EgressAddressSet, EncryptedHello, ExemptDestination, Exemption,
+    Hop, Keepalive, KeyGroups, Locality, LocalitySetting, PathNormalization, ResourceStarts, Rules,
+    TunnelTls, Upgrades, default_denied,
 };
 use crate::types::{
     GatewayPort, Host, Labels, Namespace, Node, OriginalPort, Port, Revisions, Selector, SpiffeId,
@@ -343,17 +343,6 @@ pub struct NodeRoute {
     pub target: DirectTarget,
     /// What happens.
     pub action: NodeAction,
-}
-
-/// Addresses of a route; names are resolved by the node, again and again.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub enum DirectTarget {
-    /// Every address: the gateway decides by name.
-    Any,
-    /// These.
-    Net(IpNet),
-    /// Those that this name resolves to.
-    Name(Host),
 }
 
 /// What happens to a flow that a [`NodeRoute`] covers. All of them are TCP.

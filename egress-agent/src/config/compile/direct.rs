@@ -10,7 +10,8 @@ use super::{
     Compiler,
     entry::CompiledEntry,
     lookup::Lookup,
-    node::{NamedRoute, Ports},
+    node::Ports,
+    shared_targets::NamedRoute,
 };
 use crate::{
     policy::{DirectTarget, NodeAction, NodeRoute, Protocol, Service},

@@ -16,26 +16,20 @@ use super::{
     entry::CompiledEntry,
     reachability,
     registry::Registry,
-    shared_targets::{self, RawRoute, Redirection},
+    shared_targets::{self, NamedRoute, RawRoute, Redirection, SharedPorts},
     whole_ports::whole_ports,
 };
 use crate::{
     policy::{
         Direct, DirectTarget, EgressPolicy, Exported, Hop, HostIndex, HttpOutcome, NodeAction,
-        NodePolicy, NodeRoute, OutboundMode, Protocol, RouteSet, ServerProtocol, Service,
-        SharedPort, Target, WeightedDestination,
+        NodePolicy, NodeRoute, OutboundMode, Protocol, RouteSet, ServerProtocol, Service, Target,
+        WeightedDestination,
     },
     types::{GatewayPort, OriginalPort, Port},
 };
 
 /// What of a port is decided so far: the gateway group, how it is reached, and who sent it there.
 pub(super) type Ports = BTreeMap<OriginalPort, (usize, Hop, Arc<str>)>;
-
-/// What was dialled, by ports at the gateway that are no service's own.
-pub(super) type SharedPorts = BTreeMap<GatewayPort, SharedPort>;
-
-/// A route, and the resource that it is of: `VirtualService default/name`.
-pub(super) type NamedRoute = (NodeRoute, Arc<str>);
 
 /// What raw TCP has at gateways so far, and the resource that it is of.
 #[derive(Default)]

@@ -1,20 +1,23 @@
 //! Raw TCP services of one name or address that lead to different ports of a gateway, each for other workloads.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
 
 use ipnet::IpNet;
 
-use super::{
-    egress::free_port,
-    node::{NamedRoute, SharedPorts},
-};
+use super::egress::free_port;
 use crate::{
     policy::{DirectTarget, Hop, NodeAction, NodeRoute, SharedPort},
     types::{GatewayPort, OriginalPort, Port},
 };
+
+/// What was dialled, by ports at the gateway that are no service's own.
+pub(super) type SharedPorts = BTreeMap<GatewayPort, SharedPort>;
+
+/// A route, and the resource that it is of: `VirtualService default/name`.
+pub(super) type NamedRoute = (NodeRoute, Arc<str>);
 
 /// Where a raw TCP service is led.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -8,8 +8,7 @@ use std::{
 use super::{
     Compiler,
     egress::free_port,
-    node::{NamedRoute, SharedPorts},
-    shared_targets::RawRoute,
+    shared_targets::{NamedRoute, RawRoute, SharedPorts},
 };
 use crate::{
     policy::{DirectTarget, Hop, NodeAction, NodeRoute, SharedPort},
