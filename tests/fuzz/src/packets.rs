@@ -94,9 +94,13 @@ pub fn packet(bytes: &[u8]) {
         if !unread {
             assert!(tells(judgement.flow(), &packet), "{judgement:?} of {packet:?}");
         }
-        // Padding changes nothing; without its last byte it passes nowhere.
-        let padded = [&frame[..packet.end], &[0; 7]].concat();
-        assert_eq!(tc(at_pod(&padded, false)), tc(judgement), "padded");
+        // Padding changes nothing, but for what goes to the link, behind which there is nothing; without its last byte
+        // it passes nowhere.
+        let padded = tc(at_pod(&[&frame[..packet.end], &[0; 7]].concat(), false));
+        let is_longer = matches!(padded.reason, Reason::Malformed | Reason::ExtensionHeader)
+            && judgement.flow().protocol == 58
+            && !padded.allowed;
+        assert!(is_longer || padded == tc(judgement), "padded: {padded:?}, {judgement:?}");
         let short = Case { frame: &frame[..packet.end - 1], sound: None, seen: &seen };
         let outcome = tc(at_pod(short.frame, false));
         short.check(At::Pod, world.at_pod(ifindex, None), outcome);
