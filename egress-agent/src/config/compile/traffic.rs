@@ -333,6 +333,16 @@ fn client_tls(settings: &ClientTlsSettings, code: &'static str, cx: &mut Cx<'_>)
     };
     let insecure = insecure_skip_verify.as_ref().filter(|skip| skip.value);
     if let Some(skip) = insecure {
+        let files = [ca_certificates, ca_crl].into_iter().flatten();
+        let by_name =
+            credential_name.as_ref().filter(|_| matches!(mode, ClientTlsMode::SimpleNamed(_)));
+        let mut verified = files.chain(subject_alt_names).chain(by_name);
+        if let Some(other) = verified.next() {
+            let message =
+                "insecureSkipVerify: true verifies nothing, and this says what to verify by";
+            cx.wrong(&other.at, format!("{:?}", other.value), "one of the two", message);
+            return TlsWish::Unavailable("says what to verify by, and to verify nothing".into());
+        }
         cx.warn(&skip.at, "the upstream's certificate is not verified: anyone on the way can read and change what is sent").code = Some(code);
     }
     let sni = sni.as_ref().and_then(|sni| match names::host(sni, cx)? {

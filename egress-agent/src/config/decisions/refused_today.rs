@@ -79,6 +79,40 @@ fn settings_of_tls_without_a_mode_are_warned_of() {
     }
 }
 
+/// What says how to verify a certificate contradicts what says not to.
+#[test]
+fn nothing_is_verified_and_something_is_a_contradiction() {
+    let all =
+        |tls: &str| problems(&[ENTRY, &rule(&format!("{{tls: {tls}}}"))], "direct: registry\n");
+    let skip = "insecureSkipVerify: true";
+    for tls in [
+        format!("{{mode: SIMPLE, {skip}, caCertificates: /ca.pem}}"),
+        format!("{{mode: SIMPLE, {skip}, caCrl: /crl.pem}}"),
+        format!("{{mode: SIMPLE, {skip}, subjectAltNames: [a.example]}}"),
+        format!("{{mode: SIMPLE, {skip}, credentialName: c}}"),
+        format!(
+            "{{mode: MUTUAL, {skip}, clientCertificate: /c, privateKey: /k, caCertificates: /ca.pem}}"
+        ),
+    ] {
+        let found: Vec<_> =
+            all(&tls).into_iter().filter(|p| p.severity == Severity::Error).collect();
+        let [problem] = &found[..] else { panic!("{tls}: {found:?}") };
+        assert!(
+            problem.to_string().contains("insecureSkipVerify: true verifies nothing"),
+            "{problem}"
+        );
+    }
+    for tls in [
+        format!("{{mode: SIMPLE, {skip}}}"),
+        format!("{{mode: SIMPLE, {skip}, sni: a.example}}"),
+        format!("{{mode: MUTUAL, {skip}, clientCertificate: /c, privateKey: /k}}"),
+        format!("{{mode: MUTUAL, {skip}, credentialName: c}}"),
+        "{mode: SIMPLE, insecureSkipVerify: false, caCertificates: /ca.pem}".to_owned(),
+    ] {
+        assert!(all(&tls).iter().all(|problem| problem.severity == Severity::Warning), "{tls}");
+    }
+}
+
 /// Every duration of Istio's four kinds that is in force here: below 1ms, with a part of a millisecond, at 1ms, and
 /// what `check` says of the first two. Istio's validation and its definitions refuse both; one that would stop all traffic,
 /// or has no meaning, is an error.
