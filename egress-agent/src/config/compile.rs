@@ -177,7 +177,7 @@ impl Compiler<'_> {
         self.check_reach(&resources.gateways, &resources.routes);
         let registry = Registry::of(&services);
         let ports = self.ports(&registry, &routes, &resources.routes);
-        let raw = egress::raw_groups(&registry, &routes);
+        let raw = self.raw_groups(&registry, &routes);
         self.one_gateway_a_port(&mut drafts, &ports, raw);
         let egress = self.egress(drafts, &resources.namespaces);
         let mut all = ports.clone();

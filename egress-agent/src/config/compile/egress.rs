@@ -18,7 +18,6 @@ use draft::{Draft, DraftRule, draft};
 pub(in crate::config) use draft::{
     MAX_HOSTS, MAX_METHODS, MAX_PATH, MAX_PATHS, MAX_PORTS, MAX_RULES,
 };
-pub(super) use node::raw_groups;
 
 use super::{
     super::{

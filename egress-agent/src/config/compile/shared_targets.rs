@@ -1,4 +1,4 @@
-//! Raw TCP services of one name or address that lead to different ports of a gateway, each for other workloads.
+//! Raw TCP services of one name or network that are routed to different ports of a gateway, each for other workloads.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -19,7 +19,7 @@ pub(super) type SharedPorts = BTreeMap<GatewayPort, SharedPort>;
 /// A route, and the resource that it is of: `VirtualService default/name`.
 pub(super) type NamedRoute = (NodeRoute, Arc<str>);
 
-/// Where a raw TCP service is led.
+/// Where a raw TCP service is routed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Redirection {
     /// The gateway group.
@@ -42,7 +42,7 @@ pub(super) struct RawRoute {
     pub(super) port: OriginalPort,
     /// What they dial.
     pub(super) target: DirectTarget,
-    /// Where it is led.
+    /// Where it is routed.
     pub(super) to: Redirection,
     /// Whether it is for every workload.
     pub(super) is_for_all: bool,
@@ -56,9 +56,9 @@ impl RawRoute {
     }
 }
 
-/// The node sees no workloads, so all that one name or address has on a port goes one way. Where resources lead it to
-/// several ports of a gateway, it goes to a port that is none of theirs, and the gateway tells them apart by the
-/// workload. A tunnel needs no such port: it says what was dialled.
+/// The node's routes for raw TCP. The node sees no workloads, so all that one name or network has on a port takes one
+/// route. Where resources route it to several ports of a gateway, it goes to another port of the gateway, which decides
+/// by the workload. A tunnel needs no such port: it carries what was dialled.
 pub(super) fn routes(
     raw: &[RawRoute],
     taken: &mut BTreeSet<Port>,

@@ -31,7 +31,7 @@ struct PortRoutes {
 /// name: as in Istio, whose listener for such a service takes every address. The gateway resolves the name itself and
 /// connects to nothing else, so what DNS answers whom does not matter.
 ///
-/// Where several services share the port, addresses that the node knows tell them apart; every other address goes to a
+/// Where several services share the port, addresses that the node knows distinguish them; every other address goes to a
 /// port of the gateway's that is no service's own, and reaches the name that the workload is allowed, if it is a single
 /// one.
 pub(super) fn whole_ports(

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use super::{
     super::{
         Compiler,
+        entry::CompiledEntry,
         node::Ports,
         registry::Registry,
         shared_targets::{RawRoute, Redirection},
@@ -17,31 +18,40 @@ use crate::{
     types::{Host, Port},
 };
 
-/// The gateway groups that routes lead raw TCP services to, and the first route of each.
+/// The gateway groups that routes send raw TCP services to, by host or address, and the first route of each.
 pub(in crate::config::compile) type RawGroups = BTreeMap<(Port, HostPattern), (usize, Arc<str>)>;
 
-/// Where Istio's resources lead raw TCP.
-pub(in crate::config::compile) fn raw_groups(
-    registry: &Registry<'_>,
-    routes: &[Arc<RouteSet>],
-) -> RawGroups {
-    let mut groups = RawGroups::new();
-    let rules = routes.iter().flat_map(|set| set.mesh.tcp.iter().map(move |rule| (set, rule)));
-    for (set, rule) in rules {
-        let first = rule.targets.first().map(|weighted| &weighted.target);
-        let Some(Target::Gateway { group, .. }) = first else { continue };
-        let services = registry.meeting(set).into_iter();
-        let raw = services
-            .filter(|service| service.protocol == Protocol::Tcp && rule.is_on(service.port.0));
-        for service in raw {
-            let led = || (*group, Arc::clone(&set.label));
-            groups.entry((service.port.0, service.host.clone())).or_insert_with(led);
-        }
-    }
-    groups
-}
-
 impl Compiler<'_> {
+    /// Where Istio's resources send raw TCP.
+    pub(in crate::config::compile) fn raw_groups(
+        &self,
+        registry: &Registry<'_>,
+        routes: &[Arc<RouteSet>],
+    ) -> RawGroups {
+        let mut groups = RawGroups::new();
+        let rules = routes.iter().flat_map(|set| set.mesh.tcp.iter().map(move |rule| (set, rule)));
+        for (set, rule) in rules {
+            let first = rule.targets.first().map(|weighted| &weighted.target);
+            let Some(Target::Gateway { group, .. }) = first else { continue };
+            let services = registry.meeting(set).into_iter();
+            let raw = services
+                .filter(|service| service.protocol == Protocol::Tcp && rule.is_on(service.port.0));
+            for service in raw {
+                let nets = self.entries.named(&service.name).map(CompiledEntry::dialled);
+                let single = nets
+                    .into_iter()
+                    .flatten()
+                    .filter(|net| net.prefix_len() == net.max_prefix_len());
+                let addresses = single.map(|net| HostPattern::Exact(Host::Ip(net.addr())));
+                for host in addresses.chain([service.host.clone()]) {
+                    let by = || (*group, Arc::clone(&set.label));
+                    groups.entry((service.port.0, host)).or_insert_with(by);
+                }
+            }
+        }
+        groups
+    }
+
     /// Takes the rules out whose port an older resource sends to another gateway: the node sees no names.
     pub(in crate::config::compile) fn one_gateway_a_port(
         &mut self,
@@ -51,11 +61,11 @@ impl Compiler<'_> {
     ) {
         let names = istio.iter();
         let names = names.map(|(port, (group, _, by))| ((port.0, None), (*group, Arc::clone(by))));
-        let raw = raw.into_iter().map(|((port, host), led)| ((port, Some(host)), led));
+        let raw = raw.into_iter().map(|((port, host), by)| ((port, Some(host)), by));
         let mut known: BTreeMap<(Port, Option<HostPattern>), _> = names.chain(raw).collect();
         for Draft { policy, group, rules, .. } in &mut drafts.0 {
             rules.retain(|rule| {
-                // Raw TCP is led by its host as well.
+                // Raw TCP goes by its host as well.
                 let host = (rule.protocol == EgressProtocol::Tcp).then(|| rule.host.clone());
                 let label = || (*group, policy.meta.label.as_str().into());
                 let (other, by) = known.entry((rule.port, host.clone())).or_insert_with(label);

@@ -1,4 +1,4 @@
-//! Raw TCP to one name or network that resources lead to different ports of a gateway, each for other workloads.
+//! Raw TCP to one name or network that resources route to different ports of a gateway, each for other workloads.
 
 use egress_ebpf::reason::Reason;
 
@@ -14,9 +14,9 @@ use crate::{
 
 const HOST: &str = "db.example";
 
-/// What a namespace says of raw TCP on port 5432 of the host: it is led to port `at` of the gateway, and from there to
-/// port `to` of the host.
-fn led(namespace: &str, entry: &str, [at, to]: [u16; 2], only: &str) -> Vec<String> {
+/// Resources of a namespace for raw TCP on port 5432 of the host: to port `at` of the gateway, and from there to port
+/// `to` of the host.
+fn resources(namespace: &str, entry: &str, [at, to]: [u16; 2], only: &str) -> Vec<String> {
     let full = format!("{namespace}/db");
     vec![
         istio("ServiceEntry", &full, &format!(
@@ -56,7 +56,7 @@ fn pick(gateway: &Gateway, is_meant: impl Fn(&DirectTarget) -> Option<u8>) -> Op
     ranked.reduce(|best, next| if next.0 > best.0 { next } else { best }).map(|(_, action)| action)
 }
 
-/// Where the node leads what dials an address of the host.
+/// Where the node routes what dials an address of the host.
 fn by_name(gateway: &Gateway) -> Option<NodeAction> {
     pick(gateway, |target| match target {
         DirectTarget::Any => Some(0),
@@ -65,7 +65,7 @@ fn by_name(gateway: &Gateway) -> Option<NodeAction> {
     })
 }
 
-/// Where the node leads what dials this address, which is of no name that it knows.
+/// Where the node routes what dials this address, which is of no name that it knows.
 fn by_address(gateway: &Gateway, addr: &str) -> Option<NodeAction> {
     let addr: std::net::IpAddr = addr.parse().unwrap();
     pick(gateway, |target| match target {
@@ -93,8 +93,10 @@ fn reached(gateway: &Gateway, from: &str, action: Option<NodeAction>) -> Result<
 #[test]
 fn each_namespace_goes_its_own_way_to_a_host() {
     for entry in [BY_NAME, &by_net("198.51.100.0/28")] {
-        let (apps, shop) =
-            (led("apps", entry, [15432, 5432], ""), led("shop", entry, [15433, 5433], ""));
+        let (apps, shop) = (
+            resources("apps", entry, [15432, 5432], ""),
+            resources("shop", entry, [15433, 5433], ""),
+        );
         for all in [[&apps[..], &shop].concat(), [&shop[..], &apps].concat()] {
             let one = gateway(&all);
             let action =
@@ -109,8 +111,8 @@ fn each_namespace_goes_its_own_way_to_a_host() {
 
 #[test]
 fn each_workload_of_a_namespace_goes_its_own_way_to_a_host() {
-    let sleep = led("apps", BY_NAME, [15432, 5432], ", sourceLabels: {app: sleep}");
-    let job = led("apps", BY_NAME, [15433, 5433], ", sourceLabels: {app: job}");
+    let sleep = resources("apps", BY_NAME, [15432, 5432], ", sourceLabels: {app: sleep}");
+    let job = resources("apps", BY_NAME, [15433, 5433], ", sourceLabels: {app: job}");
     let job = job.into_iter().skip(1).map(|text| {
         text.replace("name: db,", "name: job,")
             .replace("mesh, db", "mesh, job")
@@ -126,8 +128,8 @@ fn each_workload_of_a_namespace_goes_its_own_way_to_a_host() {
 
 #[test]
 fn a_smaller_network_of_one_namespace_leaves_the_larger_one_to_another() {
-    let apps = led("apps", &by_net("198.51.100.0/24"), [15432, 5432], "");
-    let shop = led("shop", &by_net("198.51.100.0/28"), [15433, 5433], "");
+    let apps = resources("apps", &by_net("198.51.100.0/24"), [15432, 5432], "");
+    let shop = resources("shop", &by_net("198.51.100.0/28"), [15433, 5433], "");
     let one = gateway(&[&apps[..], &shop].concat());
     let (inner, outer) = (by_address(&one, "198.51.100.7"), by_address(&one, "198.51.100.77"));
     assert_eq!(reached(&one, SLEEP, inner), Ok(5432));
@@ -135,7 +137,7 @@ fn a_smaller_network_of_one_namespace_leaves_the_larger_one_to_another() {
     assert_eq!(reached(&one, SLEEP, outer), Ok(5432));
     assert_eq!(reached(&one, WEB, outer), Err(Reason::NoRoute));
     assert_eq!(by_address(&one, "203.0.113.1"), None);
-    // A network that everybody sees is told apart by the address alone: it needs no port besides its own.
+    // Of a network that everybody sees the address says enough: it needs no port besides its own.
     let shown = shop.iter().map(|text| {
         text.replace("exportTo: ['.']", "exportTo: ['*']").replace(HOST, "log.example")
     });
@@ -146,7 +148,7 @@ fn a_smaller_network_of_one_namespace_leaves_the_larger_one_to_another() {
 #[test]
 fn a_policy_goes_its_own_way_to_a_host_of_a_service_entry() {
     for (entry, host) in [(BY_NAME, HOST), (&*by_net("198.51.100.0/28"), "198.51.100.7")] {
-        let apps = led("apps", entry, [15432, 5433], ", sourceLabels: {app: sleep}");
+        let apps = resources("apps", entry, [15432, 5433], ", sourceLabels: {app: sleep}");
         let more = [policy_for("shop/db", "web", host), policy_for("apps/db", "job", host)];
         let one = gateway(&[&apps[..], &more].concat());
         let action = if entry == BY_NAME { by_name(&one) } else { by_address(&one, host) };
@@ -165,8 +167,10 @@ fn a_policy_goes_its_own_way_to_a_host_of_a_service_entry() {
 /// A rule that asks for identity decides for all: what one name has goes one way.
 #[test]
 fn the_stricter_hop_counts_for_all_of_a_host() {
-    let (apps, shop) =
-        (led("apps", BY_NAME, [15432, 5432], ""), led("shop", BY_NAME, [15433, 5433], ""));
+    let (apps, shop) = (
+        resources("apps", BY_NAME, [15432, 5432], ""),
+        resources("shop", BY_NAME, [15433, 5433], ""),
+    );
     let rule = istio(
         "DestinationRule",
         "shop/hop",
@@ -193,7 +197,7 @@ fn the_stricter_hop_counts_for_all_of_a_host() {
 /// A wildcard has no address that the node could find: it doesn't make a name ambiguous.
 #[test]
 fn a_wildcard_on_the_port_leaves_the_only_name_what_it_has() {
-    let wildcard = led("apps", "resolution: NONE", [15433, 5433], "");
+    let wildcard = resources("apps", "resolution: NONE", [15433, 5433], "");
     let wildcard = wildcard.into_iter().map(|text| {
         text.replace(HOST, "'*.wild.example'")
             .replace("name: db,", "name: wild,")
@@ -201,22 +205,22 @@ fn a_wildcard_on_the_port_leaves_the_only_name_what_it_has() {
             .replace("gateways: [db]", "gateways: [wild]")
     });
     let all: Vec<String> =
-        led("apps", BY_NAME, [15432, 5432], "").into_iter().chain(wildcard).collect();
+        resources("apps", BY_NAME, [15432, 5432], "").into_iter().chain(wildcard).collect();
     let one = gateway(&all);
     assert_eq!(reached(&one, SLEEP, by_name(&one)), Ok(5432));
 }
 
 /// The node sees no workloads: what one name has goes to one gateway.
 #[test]
-fn a_host_that_is_led_to_two_gateways_goes_to_the_first() {
+fn a_host_that_is_routed_to_two_gateways_goes_to_the_first() {
     let other = "other.istio-system.svc.cluster.local";
     let gateways =
         format!("- service: {other}\n  labels: {{istio: other}}\n  endpoints: [192.0.2.11]\n");
     let mesh = MESH.replace("workloads:\n", &format!("{gateways}workloads:\n"));
-    let second = led("shop", BY_NAME, [15433, 5433], "")
+    let second = resources("shop", BY_NAME, [15433, 5433], "")
         .into_iter()
         .map(|text| text.replace(SERVICE, other).replace("egressgateway}", "other}"));
-    let files: Vec<_> = led("apps", BY_NAME, [15432, 5432], "")
+    let files: Vec<_> = resources("apps", BY_NAME, [15432, 5432], "")
         .into_iter()
         .chain(second)
         .enumerate()
@@ -234,11 +238,29 @@ fn a_host_that_is_led_to_two_gateways_goes_to_the_first() {
             && text.contains("VirtualService apps/db")),
         "{said:?}"
     );
-    let policies = [policy(
-        "apps/a",
-        &format!("{{rules: [{{hosts: [{HOST}], ports: [{{port: 5432, protocol: TCP}}]}}]}}"),
-    )];
-    assert_eq!(gateway(&policies).0.snapshot().node.routes.len(), 1);
+    // Nor does a policy route it elsewhere, by name or by address.
+    for (entry, host) in [(BY_NAME, HOST), (&*by_net("198.51.100.7"), "198.51.100.7")] {
+        let spec = format!(
+            "{{gateway: {{name: GATEWAY, namespace: istio-system}}, rules: [{{hosts: [{host}], ports: [{{port: 5432, protocol: TCP}}]}}]}}"
+        );
+        let refusals = |name: &str| {
+            let policy = policy("shop/a", &spec.replace("GATEWAY", name));
+            let texts = resources("apps", entry, [15432, 5432], "").into_iter().chain([policy]);
+            let files: Vec<_> =
+                texts.enumerate().map(|(at, text)| file(&format!("{at}.yaml"), &text)).collect();
+            let mesh = file("mesh.yaml", &mesh);
+            let all = crate::config::compile(&files, Some(&mesh)).unwrap().warnings.into_iter();
+            let refused = all.filter(|problem| problem.severity == Severity::Refusal);
+            refused.map(|problem| problem.to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(refusals("istio-egressgateway"), Vec::<String>::new(), "{host}");
+        let said = refusals("other");
+        let [said] = &said[..] else { panic!("{host}: {said:?}") };
+        assert!(
+            said.contains("goes to another gateway because of VirtualService apps/db"),
+            "{said}"
+        );
+    }
 }
 
 /// Who does not see a service reaches it by neither hop, whatever its routes say: the gateway's namespace, which sees
@@ -260,7 +282,7 @@ fn raw_tcp_is_for_those_who_see_its_service_and_its_route() {
                 text.replace("exportTo: ['.']", &format!("exportTo: [{to}]"))
             };
             let [service, server, routes] =
-                led("apps", entry, [15432, 5432], "").try_into().unwrap();
+                resources("apps", entry, [15432, 5432], "").try_into().unwrap();
             let texts = [export(service, to), server, export(routes, route_to)];
             let plain = gateway(&texts);
             let inside = gateway(&[&texts[..], std::slice::from_ref(&tunnel)].concat());
