@@ -15,7 +15,7 @@ pub enum DirectTarget {
     Name(Host),
 }
 
-/// What raw TCP services share that only the workload tells apart.
+/// What was dialled, where only the workload says which raw TCP service is meant.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SharedPort {
     /// The port that was dialled.

@@ -91,6 +91,7 @@ impl GatewayPolicy {
         let workloads = snapshot.mesh.workloads.iter();
         let nodes = snapshot.mesh.node_addresses.iter();
         let mesh = tables::mesh(rules);
+        let services = tables::ServiceIndex::default();
         Self {
             workloads: workloads
                 .flat_map(|w| w.addresses.iter().map(|ip| (ip.to_canonical(), Arc::clone(w))))
@@ -99,8 +100,8 @@ impl GatewayPolicy {
             passthrough: Passthrough::new(mesh.keys().copied(), snapshot.mesh.keepalive),
             mesh,
             stage: tables::stages(&servers, &rules.routes),
-            tcp: tables::tcp(rules, &member),
-            tunnel_tcp: tables::tunnel_tcp(rules, &member),
+            tcp: tables::tcp(rules, &services, &member),
+            tunnel_tcp: tables::tunnel_tcp(rules, &services, &member),
             tunnel: tunnel_tls::settings(&snapshot.mesh, &member),
             member,
             guard: AddressGuard::new(&snapshot.mesh).and(&identity.addresses),

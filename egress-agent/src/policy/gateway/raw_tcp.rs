@@ -34,7 +34,7 @@ impl GatewayPolicy {
     /// # Errors
     /// [`Denied`], with the reason.
     pub fn tcp(&self, source: &Source, port: OriginalPort) -> Result<TcpRoute, Denied> {
-        let refused = || Denied {
+        let unrouted = || Denied {
             reason: Reason::NoRoute,
             detail: format!("no TCP service is routed to port {port} for this source"),
             matched: None,
@@ -54,21 +54,22 @@ impl GatewayPolicy {
                 }
                 DirectTarget::Net(net) => {
                     let to = format!("{net} port {port}");
-                    self.routed_by_net(source, *port, *net, Hop::Plain, &to)
+                    let known = self.known_by_net(source, *port, *net, Hop::Plain, &to);
+                    known.unwrap_or_else(|| Err(refused(&to)))
                 }
             };
             return self.authorized_tcp(source, None, route?);
         }
         let mut entries = self.tcp.get(&port).into_iter().flatten();
-        let entry = entries.find(|entry| is_for(entry, source)).ok_or_else(refused)?;
+        let entry = entries.find(|entry| is_for(entry, source)).ok_or_else(unrouted)?;
         trace::note(|| Step::Rule(entry.rule.place.clone()));
         if entry.hop == Hop::Tunnel {
             return Err(refusal::plaintext(&format!("TCP to port {port}")));
         }
-        let stage = self.stage.get(&entry.owner, GatewayPort(port.0)).ok_or_else(refused)?;
+        let stage = self.stage.get(&entry.owner, GatewayPort(port.0)).ok_or_else(unrouted)?;
         let rule = stage.any_tcp.iter().find(|rule| matching::tcp(rule, Some(port.0), source));
         rule.iter().for_each(|rule| trace::note(|| Step::Rule(rule.place.clone())));
-        let chosen = rule.and_then(|rule| matching::pick(&rule.targets)).ok_or_else(refused)?;
+        let chosen = rule.and_then(|rule| matching::pick(&rule.targets)).ok_or_else(unrouted)?;
         let (cluster, host) = self.outside(&chosen.target, GatewayPort(port.0), source, None)?;
         let route = TcpRoute::new(Arc::clone(cluster), host.cloned());
         self.authorized_tcp(source, None, (route, port.0))
@@ -119,19 +120,7 @@ impl GatewayPolicy {
         }
     }
 
-    /// Decides a raw TCP connection to an address of this network.
-    fn routed_by_net(
-        &self,
-        source: &Source,
-        port: OriginalPort,
-        net: IpNet,
-        came: Hop,
-        to: &str,
-    ) -> Result<(TcpRoute, Port), Denied> {
-        self.known_by_net(source, port, net, came, to).unwrap_or_else(|| Err(refused(to)))
-    }
-
-    /// The same, where a service of the source's is told by it.
+    /// Decides a raw TCP connection to an address of this network, where a service that the source sees has it.
     fn known_by_net(
         &self,
         source: &Source,
@@ -156,7 +145,7 @@ impl GatewayPolicy {
     }
 
     /// Decides a raw TCP connection to an address of this name, or to one that is of no known service. Then the source
-    /// must be allowed a single one of the names on the port. What it reaches is told by the gateway's own resolution.
+    /// must be allowed a single one of the names on the port. The gateway resolves the name by itself.
     fn routed_by_name(
         &self,
         source: &Source,
@@ -270,7 +259,7 @@ impl GatewayPolicy {
     }
 }
 
-/// Whether the rule is for this source, and one of the services that it leads here.
+/// Whether the rule is for this source, and so is a service that it routes here.
 fn is_for(entry: &TcpEntry, source: &Source) -> bool {
     entry.routes.exported.sees(source)
         && entry.services.iter().any(|service| service.exported.sees(source))

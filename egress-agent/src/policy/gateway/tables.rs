@@ -266,9 +266,12 @@ fn precision(pattern: &HostPattern) -> usize {
 }
 
 /// Raw TCP services by the port at the gateway.
-pub(super) fn tcp(rules: &Rules, member: &[bool]) -> ConfigMap<OriginalPort, Vec<TcpEntry>> {
+pub(super) fn tcp(
+    rules: &Rules,
+    services: &ServiceIndex,
+    member: &[bool],
+) -> ConfigMap<OriginalPort, Vec<TcpEntry>> {
     let mut tcp: ConfigMap<_, Vec<TcpEntry>> = ConfigMap::default();
-    let index = OnceCell::new();
     for set in &rules.routes {
         for rule in &set.mesh.tcp {
             let targets = gateway_targets(&rule.targets)
@@ -280,8 +283,7 @@ pub(super) fn tcp(rules: &Rules, member: &[bool]) -> ConfigMap<OriginalPort, Vec
                 *strictest = hop.max(*strictest);
             }
             for ((port, owner), hop) in ports {
-                let index = index.get_or_init(|| by_host(&rules.services));
-                let services = raw_services(set, rule, index, rules).cloned().collect();
+                let services = services.raw(set, rule, rules).cloned().collect();
                 let (routes, rule) = (Arc::clone(set), Arc::clone(rule));
                 tcp.entry(port).or_default().push(TcpEntry { routes, rule, services, hop, owner });
             }
@@ -293,10 +295,10 @@ pub(super) fn tcp(rules: &Rules, member: &[bool]) -> ConfigMap<OriginalPort, Vec
 /// Raw TCP services by the port that applications dial.
 pub(super) fn tunnel_tcp(
     rules: &Rules,
+    services: &ServiceIndex,
     member: &[bool],
 ) -> ConfigMap<OriginalPort, Vec<TunnelTcp>> {
     let mut tcp: ConfigMap<_, Vec<TunnelTcp>> = ConfigMap::default();
-    let services = OnceCell::new();
     let led = rules.routes.iter().flat_map(|set| set.mesh.tcp.iter().map(move |rule| (set, rule)));
     for (set, rule) in led {
         // The node goes by the first destination too: it can't tell which one will be chosen.
@@ -306,8 +308,7 @@ pub(super) fn tunnel_tcp(
             if !member.get(group).is_some_and(|member| *member) {
                 continue;
             }
-            let index = services.get_or_init(|| by_host(&rules.services));
-            for service in raw_services(set, rule, index, rules) {
+            for service in services.raw(set, rule, rules) {
                 let matches = rule.matches.iter();
                 let here = matches.filter(|m| m.port.is_none_or(|port| port == service.port.0));
                 let mut nets: Vec<_> = here.flat_map(|m| m.subnets.iter().copied()).collect();
@@ -331,23 +332,28 @@ pub(super) fn tunnel_tcp(
     tcp
 }
 
-/// The raw TCP services that a mesh-stage rule is for.
-fn raw_services<'r>(
-    set: &RouteSet,
-    rule: &TcpRule,
-    index: &HostIndex<usize>,
-    rules: &'r Rules,
-) -> impl Iterator<Item = &'r Arc<Service>> {
-    let met = index.meeting_any(&set.rule_hosts()).into_iter();
-    let met = met.filter_map(|index| rules.services.get(index));
-    met.filter(|service| service.protocol == Protocol::Tcp && rule.is_on(service.port.0))
-}
+/// The registry's services by their hosts. Only rules for raw TCP ask.
+#[derive(Default)]
+pub(super) struct ServiceIndex(OnceCell<HostIndex<usize>>);
 
-fn by_host(services: &[Arc<Service>]) -> HostIndex<usize> {
-    let mut hosts = HostIndex::default();
-    let all = services.iter().enumerate();
-    all.for_each(|(index, service)| hosts.add(&service.host, index));
-    hosts
+impl ServiceIndex {
+    /// The raw TCP services that a mesh-stage rule is for.
+    fn raw<'r>(
+        &self,
+        set: &RouteSet,
+        rule: &TcpRule,
+        rules: &'r Rules,
+    ) -> impl Iterator<Item = &'r Arc<Service>> {
+        let index = self.0.get_or_init(|| {
+            let mut hosts = HostIndex::default();
+            let all = rules.services.iter().enumerate();
+            all.for_each(|(index, service)| hosts.add(&service.host, index));
+            hosts
+        });
+        let met = index.meeting_any(&set.rule_hosts()).into_iter();
+        let met = met.filter_map(|index| rules.services.get(index));
+        met.filter(|service| service.protocol == Protocol::Tcp && rule.is_on(service.port.0))
+    }
 }
 
 /// Addresses that applications dial for a service, where they are known.

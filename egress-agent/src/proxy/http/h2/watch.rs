@@ -79,7 +79,7 @@ pub(in super::super) struct Unaccepted {
     waiting: RefCell<VecDeque<(u32, Option<LibraryRefusal>)>>,
     /// The last stream that came.
     last: Cell<u32>,
-    /// Later ones are ignored: the client was told so.
+    /// Later ones are ignored: GOAWAY says so to the client.
     limit: Cell<Option<u32>>,
     /// How the library ended the connection, if it did.
     ended: RefCell<Option<LibraryRefusal>>,
@@ -99,8 +99,9 @@ impl Unaccepted {
 
     fn refused(&self, stream: u32, refusal: LibraryRefusal) {
         let mut waiting = self.waiting.borrow_mut();
-        let request = waiting.iter_mut().find(|(id, _)| *id == stream);
-        if let Some((_, refused @ None)) = request {
+        // Streams come in the order of their numbers.
+        let place = waiting.binary_search_by_key(&stream, |(id, _)| *id).ok();
+        if let Some((_, refused @ None)) = place.and_then(|place| waiting.get_mut(place)) {
             *refused = Some(refusal);
         }
     }
@@ -120,7 +121,10 @@ impl Unaccepted {
 
     /// The library handed this request over.
     pub(in super::super) fn accepted(&self, stream: u32) {
-        self.waiting.borrow_mut().retain(|(id, _)| *id != stream);
+        let mut waiting = self.waiting.borrow_mut();
+        if let Ok(place) = waiting.binary_search_by_key(&stream, |(id, _)| *id) {
+            waiting.remove(place);
+        }
     }
 
     /// Takes what was refused, where no request is left to be accepted: one that is may have been reset
