@@ -98,4 +98,6 @@ pub fn serve<I: RelayIo + 'static>(
 }
 
 #[cfg(test)]
+mod lenient;
+#[cfg(test)]
 mod tests;

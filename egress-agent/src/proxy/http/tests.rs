@@ -11,6 +11,7 @@ mod cors;
 mod downgrade;
 mod ends;
 mod floods;
+mod frames;
 mod gone;
 mod grpc;
 mod h1;

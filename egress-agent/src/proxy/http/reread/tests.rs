@@ -9,7 +9,10 @@ use proptest::{
     test_runner::{Config, TestCaseError, TestRunner},
 };
 
-use super::*;
+use super::{
+    super::lenient::{self, number},
+    *,
+};
 
 const CASES: u32 = 5000;
 
@@ -107,35 +110,6 @@ impl Reader {
         Some(line)
     }
 
-    fn number(&self, text: &[u8], radix: u32) -> Option<usize> {
-        let text = std::str::from_utf8(text).ok()?;
-        let is_digit = |c: char| c.is_digit(radix);
-        let text = if self.has(Numbers) {
-            let text = text.trim_start_matches([' ', '\t', '+']);
-            text.split(|c| !is_digit(c)).next()?
-        } else {
-            text
-        };
-        if text.chars().all(is_digit) { usize::from_str_radix(text, radix).ok() } else { None }
-    }
-
-    fn chunks<'a>(&self, mut bytes: &'a [u8]) -> Option<(Vec<u8>, &'a [u8])> {
-        let mut body = Vec::new();
-        loop {
-            let line = self.line(&mut bytes)?;
-            let size = line.split(|b| *b == b';').next()?.trim_ascii_end();
-            let size = self.number(size, 16)?;
-            if size == 0 {
-                while !self.line(&mut bytes)?.is_empty() {}
-                return Some((body, bytes));
-            }
-            let (chunk, rest) = bytes.split_at_checked(size)?;
-            body.extend_from_slice(chunk);
-            bytes = rest;
-            self.line(&mut bytes)?.is_empty().then_some(())?;
-        }
-    }
-
     /// Method and target.
     fn words<'a>(&self, line: &'a str) -> Option<(&'a str, String)> {
         let words: Vec<_> = if self.has(LooseLine) {
@@ -203,11 +177,12 @@ impl Reader {
         });
         let (body, rest) = match length {
             Some(length) if encodings.is_empty() || self.has(LengthWins) => {
-                let (body, rest) = rest.split_at_checked(self.number(length.trim_ascii(), 10)?)?;
+                let (body, rest) =
+                    rest.split_at_checked(number(length.trim_ascii(), 10, self.has(Numbers))?)?;
                 (body.to_vec(), rest)
             }
             _ if encodings.is_empty() => (Vec::new(), rest),
-            _ if chunked => self.chunks(rest)?,
+            _ if chunked => lenient::chunks(rest, self.has(Numbers), |bytes| self.line(bytes))?,
             _ => return None,
         };
         let end = bytes.len() - rest.len();

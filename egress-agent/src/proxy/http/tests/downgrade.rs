@@ -11,34 +11,13 @@ use tokio::{
     time::timeout,
 };
 
-use super::harness::{Gateway, SOON, Setup, local, until, upstream};
+use super::{
+    frames::{DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, RST_STREAM, fields, frame, opening},
+    harness::{Gateway, SOON, Setup, local, until, upstream},
+};
 
-const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const GOAWAY: u8 = 7;
-const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
 /// `:status: 200` in HPACK.
 const OK: u8 = 0x88;
-
-fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-    let mut frame = length[1..].to_vec();
-    frame.extend([kind, flags, 0, 0, 0, stream]);
-    frame.extend(payload);
-    frame
-}
-
-/// A head in HPACK without tables and without Huffman codes (RFC 7541 §6.2.2).
-fn block(fields: &[(&str, &str)]) -> Vec<u8> {
-    let text = |text: &str| {
-        let length = u8::try_from(text.len()).unwrap();
-        assert!(length < 127, "in one byte");
-        [&[length], text.as_bytes()].concat()
-    };
-    fields.iter().flat_map(|(name, value)| [vec![0], text(name), text(value)].concat()).collect()
-}
 
 /// The pseudo-headers of a request, of which some are others, and more fields.
 fn request(method: &str, changed: &[(&str, &str)]) -> Vec<u8> {
@@ -47,7 +26,7 @@ fn request(method: &str, changed: &[(&str, &str)]) -> Vec<u8> {
     let other = |name: &str| changed.iter().find(|(changed, _)| *changed == name).copied();
     let pseudo = usual.map(|(name, value)| other(name).unwrap_or((name, value)));
     let more = changed.iter().filter(|(name, _)| usual.iter().all(|(usual, _)| usual != name));
-    block(&pseudo.iter().chain(more).copied().collect::<Vec<_>>())
+    fields(&pseudo.iter().chain(more).copied().collect::<Vec<_>>())
 }
 
 /// What a client got for its stream.
@@ -63,8 +42,7 @@ enum Answer {
 /// Sends these frames on a connection of its own, and reads until the stream or the connection ends.
 async fn answer(gateway: &Gateway, frames: &[Vec<u8>]) -> Answer {
     let mut io = gateway.raw_h2().await;
-    let begin = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(), frame(SETTINGS, 0, 0, &[])];
-    io.write_all(&begin.concat()).await.unwrap();
+    io.write_all(&opening()).await.unwrap();
     for frame in frames {
         // It may have ended before the last of them.
         if io.write_all(frame).await.is_err() {
@@ -228,7 +206,6 @@ fn heads_that_http1_would_read_otherwise_go_nowhere_and_are_logged() {
 
 #[test]
 fn a_body_of_another_length_than_its_head_says_is_never_a_whole_request() {
-    const DATA: u8 = 0;
     local(async {
         for bodies in [
             // Longer, in one frame and in two.

@@ -9,13 +9,13 @@ use tokio::{
 };
 
 use super::{
+    frames::{DATA, END_HEADERS, HEADERS, RST_STREAM, frame, opening},
     h2::{ask, get},
     harness::{Gateway, SOON, Setup, head, local, request, until, upstream},
-    resend::{DATA, HEADERS, RST_STREAM, SETTINGS, frame, read_request},
+    resend::read_request,
 };
 
 const BODY: &str = "delivered";
-const END_HEADERS: u8 = 4;
 
 /// What a client sends that asks for `/` on the first stream of HTTP/2. A request that has not ended is a
 /// POST.
@@ -23,8 +23,7 @@ fn asking(ended: bool) -> Vec<u8> {
     // The method, http, / and the host.
     let mut block = vec![if ended { 0x82 } else { 0x83 }, 0x86, 0x84, 1, 9];
     block.extend(b"a.example");
-    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
-    bytes.extend(frame(SETTINGS, 0, 0, &[]));
+    let mut bytes = opening();
     bytes.extend(frame(HEADERS, END_HEADERS | u8::from(ended), 1, &block));
     bytes
 }

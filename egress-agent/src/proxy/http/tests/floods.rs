@@ -14,7 +14,10 @@ use std::{
 
 use socket2::{Domain, Socket, Type};
 
-use super::harness::{Setup, local, until};
+use super::{
+    frames::{PREFACE, frame},
+    harness::{Setup, local, until},
+};
 use crate::{proxy::Limits, sys::allocations::Allocations, telemetry::Resource};
 
 /// Requests of the well-behaved client during each attack.
@@ -125,15 +128,6 @@ fn connections(addr: SocketAddr, stop: &AtomicBool, done: &AtomicUsize) {
     }
 }
 
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-    let mut frame = length[1..].to_vec();
-    frame.extend([kind, flags]);
-    frame.extend(stream.to_be_bytes());
-    frame.extend(payload);
-    frame
-}
-
 /// The head of a request, as HPACK writes it without a table: method 2 is GET, 3 is POST.
 fn head(method: u8, path: &str) -> Vec<u8> {
     let mut head = vec![0x80 | method, 0x86, 0x04, u8::try_from(path.len()).unwrap()];
@@ -146,7 +140,7 @@ fn head(method: u8, path: &str) -> Vec<u8> {
 /// A connection whose streams have this window.
 fn http2(addr: SocketAddr, window: u32) -> TcpStream {
     let mut stream = connect(addr);
-    let mut begin = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    let mut begin = PREFACE.to_vec();
     let setting = [&[0, 4][..], &window.to_be_bytes()].concat();
     begin.extend(frame(4, 0, 0, &setting));
     begin.extend(frame(8, 0, 0, &(0x7fff_ffff_u32 - 65_535).to_be_bytes()));

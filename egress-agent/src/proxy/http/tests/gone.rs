@@ -40,9 +40,15 @@ async fn last_upstream(gateway: &Gateway, count: usize) -> String {
     gateway.log(count).await[count - 1]["upstream_host"].as_str().unwrap().to_owned()
 }
 
-/// What is under way on a connection to an address that is gone is given more time than sweeps take.
+/// What is under way on a connection to an address that is gone outlasts one that waits on such a connection:
+/// `b.example` has had a request, and moves too.
 async fn outlast_the_drain(gateway: &Gateway) {
-    tokio::time::sleep(Duration::from_millis(2500)).await;
+    let open_to_b = || gateway.cluster("outbound|80||b.example", ClusterCounter::CxActive);
+    assert_eq!(open_to_b(), 1);
+    gateway.outside.rename("b.example", &["198.51.100.1"]);
+    assert_eq!(gateway.get("b.example").await.status, 200);
+    assert_eq!(gateway.cluster("outbound|80||b.example", ClusterCounter::CxTotal), 2);
+    until(|| open_to_b() == 1).await;
     assert_eq!(open(gateway), 2);
 }
 
@@ -80,9 +86,10 @@ fn a_stream_on_a_connection_to_an_address_that_is_gone_ends_in_its_own_time() {
     local(async {
         let (addr, _) = upstream(|io, _, seen| echo(io, seen)).await;
         let setup = Setup::new().service("a.example", "HTTP2", Some(addr), "");
-        let mut setup = setup.http("b.example", addr);
+        let mut setup = setup.service("b.example", "HTTP2", Some(addr), "");
         setup.mesh = "addressDrainTime: 0s\n".into();
         let gateway = setup.start().await;
+        assert_eq!(gateway.get("b.example").await.status, 200);
         let client = gateway.connect_h2().await;
         let mut sender = client.clone().ready().await.unwrap();
         let request = Request::post("http://a.example/long").body(()).unwrap();
@@ -92,17 +99,17 @@ fn a_stream_on_a_connection_to_an_address_that_is_gone_ends_in_its_own_time() {
         assert_eq!(body.data().await.unwrap().unwrap(), "before");
         gateway.outside.rename("a.example", &["198.51.100.2"]);
         assert_eq!(get(&client, "http://a.example/").await.0, StatusCode::OK);
-        assert_eq!(last_upstream(&gateway, 1).await, "198.51.100.2:80");
+        assert_eq!(last_upstream(&gateway, 2).await, "198.51.100.2:80");
         outlast_the_drain(&gateway).await;
         stream.send_data(Bytes::from_static(b"after"), true).unwrap();
         assert_eq!(body.data().await.unwrap().unwrap(), "after");
         assert!(body.data().await.is_none());
         assert_eq!(body.trailers().await.unwrap().unwrap()["grpc-status"], "0");
-        assert_eq!(last_upstream(&gateway, 2).await, "198.51.100.1:80");
+        assert_eq!(last_upstream(&gateway, 4).await, "198.51.100.1:80");
         // With its last stream it goes.
         until(|| open(&gateway) == 1).await;
         assert_eq!(get(&client, "http://a.example/").await.0, StatusCode::OK);
-        assert_eq!(last_upstream(&gateway, 3).await, "198.51.100.2:80");
+        assert_eq!(last_upstream(&gateway, 5).await, "198.51.100.2:80");
         assert_eq!(gateway.cluster(CLUSTER, ClusterCounter::CxTotal), 2);
     });
 }
@@ -137,15 +144,16 @@ fn a_download_from_an_address_that_is_gone_arrives_whole() {
         client.send("GET / HTTP/1.1\r\nHost: a.example\r\n\r\n").await;
         assert!(client.head().await.unwrap().starts_with("HTTP/1.1 200 "));
         assert_eq!(client.take(HALF).await.unwrap(), [b'x'; HALF]);
+        assert_eq!(gateway.get("b.example").await.status, 200);
         gateway.outside.rename("a.example", &["198.51.100.2"]);
-        assert_eq!(upstream_of(&gateway, 1).await, "198.51.100.2:80");
+        assert_eq!(upstream_of(&gateway, 2).await, "198.51.100.2:80");
         outlast_the_drain(&gateway).await;
         opened.notify_one();
         assert_eq!(client.take(HALF).await.unwrap(), [b'y'; HALF]);
-        let log = gateway.log(2).await;
-        assert_eq!(log[1]["upstream_host"], "198.51.100.1:80");
-        assert_eq!(log[1]["response_flags"], "-");
-        assert_eq!(upstream_of(&gateway, 3).await, "198.51.100.2:80");
+        let log = gateway.log(4).await;
+        assert_eq!(log[3]["upstream_host"], "198.51.100.1:80");
+        assert_eq!(log[3]["response_flags"], "-");
+        assert_eq!(upstream_of(&gateway, 5).await, "198.51.100.2:80");
         until(|| open(&gateway) == 1).await;
         assert_eq!(gateway.cluster(CLUSTER, ClusterCounter::CxTotal), 2);
     });

@@ -8,7 +8,10 @@ use h2::client::{ResponseFuture, SendRequest};
 use http::{HeaderMap, HeaderValue, Request};
 use tokio::io::AsyncWriteExt as _;
 
-use super::harness::{Gateway, Setup, answering, head, local, until, upstream};
+use super::{
+    frames::{PREFACE, frame},
+    harness::{Gateway, Setup, answering, head, local, until, upstream},
+};
 use crate::{proxy::Limits, telemetry::Resource};
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
@@ -97,24 +100,15 @@ fn where_there_is_room_all_of_them_are_served() {
     });
 }
 
-/// An HTTP/2 frame of stream 1.
-fn frame(kind: u8, flags: u8, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-    let mut frame = length[1..].to_vec();
-    frame.extend([kind, flags, 0, 0, 0, 1]);
-    frame.extend(payload);
-    frame
-}
-
 /// `GET http://a.example/`: the bytes up to the middle of its head, and the rest.
 fn halves() -> (Vec<u8>, Vec<u8>) {
-    let mut first = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    let mut first = PREFACE.to_vec();
     let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
     first.extend(settings);
-    first.extend(frame(1, 1, &[0x82, 0x86, 0x84]));
+    first.extend(frame(1, 1, 1, &[0x82, 0x86, 0x84]));
     let mut authority = vec![1, 9];
     authority.extend(b"a.example");
-    (first, frame(9, 4, &authority))
+    (first, frame(9, 4, 1, &authority))
 }
 
 #[test]

@@ -10,28 +10,16 @@ use tokio::{
 };
 
 use super::{
+    frames::{
+        DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PREFACE, RST_STREAM, SETTINGS,
+        WINDOW_UPDATE, frame,
+    },
     h2::{echo, get, post},
     harness::{Gateway, Seen, Setup, local, upstream},
 };
 use crate::{proxy::http::replay, telemetry::ClusterCounter};
 
 const CLUSTER: &str = "outbound|80||a.example";
-
-pub(super) const DATA: u8 = 0;
-pub(super) const HEADERS: u8 = 1;
-pub(super) const RST_STREAM: u8 = 3;
-pub(super) const SETTINGS: u8 = 4;
-const GOAWAY: u8 = 7;
-const WINDOW_UPDATE: u8 = 8;
-const END_STREAM: u8 = 1;
-
-pub(super) fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
-    let [0, length @ ..] = u32::try_from(payload.len()).unwrap().to_be_bytes() else { panic!() };
-    let mut frame = length.to_vec();
-    frame.extend([kind, flags, 0, 0, 0, stream]);
-    frame.extend(payload);
-    frame
-}
 
 /// GOAWAY after this stream, `NO_ERROR` (RFC 9113 §6.8).
 fn goaway(last: u8) -> Vec<u8> {
@@ -40,7 +28,7 @@ fn goaway(last: u8) -> Vec<u8> {
 
 /// `REFUSED_STREAM` (RFC 9113 §7).
 fn refused(stream: u8) -> Vec<u8> {
-    frame(RST_STREAM, 0, stream, &[0, 0, 0, 7])
+    frame(RST_STREAM, 0, stream.into(), &[0, 0, 0, 7])
 }
 
 /// Reads a request on stream 1 up to its end, or more bytes of its body than this, with a window that
@@ -48,7 +36,7 @@ fn refused(stream: u8) -> Vec<u8> {
 pub(super) async fn read_request(io: &mut TcpStream, bytes: usize) {
     let mut start = [0; 24];
     io.read_exact(&mut start).await.unwrap();
-    assert_eq!(&start, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+    assert_eq!(start, PREFACE);
     io.write_all(&frame(SETTINGS, 0, 0, &[])).await.unwrap();
     io.write_all(&frame(WINDOW_UPDATE, 0, 0, &[0, 16, 0, 0])).await.unwrap();
     let mut seen = 0;
@@ -138,7 +126,6 @@ fn a_post_and_an_rpc_are_sent_again_with_body_and_trailers() {
 
 /// Takes one request a connection.
 async fn one_at_a_time() -> (SocketAddr, Seen) {
-    const END_HEADERS: u8 = 4;
     /// `:status: 200` in HPACK's static table (RFC 7541 appendix A).
     const OK: u8 = 0x88;
     upstream(|mut io, _, _| async move {

@@ -14,7 +14,13 @@ use tokio::{
     runtime,
 };
 
-use super::{super::super::framing::Framing, *};
+use super::{
+    super::super::{
+        framing::Framing,
+        lenient::{self, number},
+    },
+    *,
+};
 use crate::telemetry::Normalized;
 
 const CASES: u32 = 3000;
@@ -68,35 +74,6 @@ impl Reader {
         Some(line.strip_suffix(b"\r").unwrap_or(line))
     }
 
-    fn number(self, text: &[u8], radix: u32) -> Option<usize> {
-        let text = std::str::from_utf8(text).ok()?;
-        let is_digit = |c: char| c.is_digit(radix);
-        let text = if self.numbers {
-            let text = text.trim_start_matches([' ', '\t', '+']);
-            text.split(|c| !is_digit(c)).next()?
-        } else {
-            text
-        };
-        if text.chars().all(is_digit) { usize::from_str_radix(text, radix).ok() } else { None }
-    }
-
-    fn chunks(self, mut bytes: &[u8]) -> Option<(Vec<u8>, &[u8])> {
-        let mut body = Vec::new();
-        loop {
-            let line = self.line(&mut bytes)?;
-            let size = line.split(|b| *b == b';').next()?.trim_ascii_end();
-            let size = self.number(size, 16)?;
-            if size == 0 {
-                while !self.line(&mut bytes)?.is_empty() {}
-                return Some((body, bytes));
-            }
-            let (chunk, rest) = bytes.split_at_checked(size)?;
-            body.extend_from_slice(chunk);
-            bytes = rest;
-            self.line(&mut bytes)?.is_empty().then_some(())?;
-        }
-    }
-
     /// The first response of `bytes` that is none in between, in answer to a `method` request.
     fn read(self, method: &Method, bytes: &[u8]) -> Option<Reading> {
         let mut rest = bytes;
@@ -139,7 +116,8 @@ impl Reader {
             }
             let length = if self.last_length { lengths.last() } else { lengths.first() };
             if let Some(length) = length.filter(|_| encodings.is_empty() || self.length_wins) {
-                let (body, rest) = rest.split_at_checked(self.number(length.trim_ascii(), 10)?)?;
+                let (body, rest) =
+                    rest.split_at_checked(number(length.trim_ascii(), 10, self.numbers)?)?;
                 return Some((status, body.to_vec(), bytes.len() - rest.len()));
             }
             if encodings.is_empty() {
@@ -152,7 +130,7 @@ impl Reader {
             if !chunked {
                 return self.any_chunked.then(|| (status, rest.to_vec(), bytes.len()));
             }
-            let (body, rest) = self.chunks(rest)?;
+            let (body, rest) = lenient::chunks(rest, self.numbers, |bytes| self.line(bytes))?;
             return Some((status, body, bytes.len() - rest.len()));
         }
     }
