@@ -97,13 +97,22 @@ pub fn packet(bytes: &[u8]) {
         // Padding changes nothing, but for what goes to the link, behind which there is nothing; without its last byte
         // it passes nowhere.
         let padded = tc(at_pod(&[&frame[..packet.end], &[0; 7]].concat(), false));
-        let is_longer = matches!(padded.reason, Reason::Malformed | Reason::ExtensionHeader)
-            && judgement.flow().protocol == 58
+        let is_longer = goes_to_link(frame)
+            && matches!(padded.reason, Reason::Malformed | Reason::ExtensionHeader)
             && !padded.allowed;
         assert!(is_longer || padded == tc(judgement), "padded: {padded:?}, {judgement:?}");
         let short = Case { frame: &frame[..packet.end - 1], sound: None, seen: &seen };
         let outcome = tc(at_pod(short.frame, false));
         short.check(At::Pod, world.at_pod(ifindex, None), outcome);
+    }
+}
+
+/// Whether it is neighbour discovery, or a report of multicast groups behind its hop-by-hop header.
+fn goes_to_link(frame: &[u8]) -> bool {
+    match frame.get(20) {
+        Some(58) => matches!(frame.get(54), Some(133 | 135 | 136)),
+        Some(0) => matches!(frame.get(62), Some(131 | 132 | 143)),
+        _ => false,
     }
 }
 
