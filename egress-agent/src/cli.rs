@@ -239,7 +239,10 @@ pub fn main() -> ExitCode {
         Command::Man(args) => generate::man(&args, Cli::command()),
     };
     // What is left of a line has not been written.
-    let result = result.and_then(|code| Ok(output::stdout().flush().map(|()| code)?));
+    let result = result.and_then(|code| {
+        output::stdout().flush()?;
+        Ok(code)
+    });
     result.unwrap_or_else(|error| {
         // The reader has had enough: `egress-agent reasons | head`.
         if is_broken_pipe(&error) {

@@ -541,7 +541,7 @@ fn what_is_asked_wrongly_is_answered_with_a_status() {
     });
     let wanted: Vec<u16> = cases.iter().map(|(.., status, _)| *status).chain([200]).collect();
     assert_eq!(statuses, wanted, "{}", site.gateway.stdout());
-    // Each of them is told.
+    // Each of them is reported.
     for (.., reason) in &cases {
         let all = cases.iter().filter(|(.., other)| other == reason).count();
         let told = || {

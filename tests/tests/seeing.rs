@@ -369,7 +369,7 @@ fn flows_are_followed_as_they_happen() {
     let seen = || node.stdout().contains(":8443 TCP DENIED (no_route)").then_some(());
     until(SOON, "the new refusal", seen).unwrap();
     assert_eq!(served(), "200");
-    // What is told in their order: the connection that was served would come before this one.
+    // Flows are printed in their order: the connection that was served would come before this one.
     refused_connect(&testbed, "2222");
     let last = || node.stdout().contains(":2222 TCP DENIED").then_some(());
     until(SOON, "the refusal after it", last).unwrap();

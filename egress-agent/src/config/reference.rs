@@ -30,8 +30,8 @@ The agent reads Istio's resources from a directory of YAML files (`--config DIR`
 `v1alpha3`, one schema for the three, `AuthorizationPolicy` of `security.istio.io`, the Gateway API (`gateway.networking.k8s.io`), \
 and `EgressPolicy` and `ClusterEgressPolicy` of `egress-enforcer.io/v1alpha1`; several documents a file, `kind: List` too. Settings of the whole mesh are in `mesh.yaml`.
 
-This page has the fields that have an effect. What becomes of every field of Istio's \
-is counted below, in \"Fields of Istio's resources\", which leads to [the list of all](reference/istio-fields.md).
+This page has the fields that have an effect. The section \"Fields of Istio's resources\" counts all fields of Istio's \
+kinds, and [a list](reference/istio-fields.md) says of each whether it works, is refused or is ignored.
 
 - A resource without `metadata.namespace` is in `default`.
 - What is wrong is reported all at once, each with file, line, resource, field, what was found and \
@@ -109,8 +109,8 @@ const FIELDS: &str = "
 ## Fields of Istio's resources
 
 [The list of fields](reference/istio-fields.md) has every field of Istio's kinds, with what becomes of it: it works, \
-is refused and why, or is ignored and why that is harmless. So many are there of each, a field counted wherever it may \
-stand:
+is refused and why, or is ignored and why that is harmless. A field that may stand in several places is counted at \
+each:
 
 ";
 

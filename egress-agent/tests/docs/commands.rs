@@ -99,7 +99,7 @@ fn what_cannot_be_read_or_asked_has_the_code_of_the_table() {
     }
 }
 
-/// What is wrong with a path or an address is told from what it is, once.
+/// An error about a path or an address says once what was found and what was expected.
 #[test]
 fn what_was_found_and_what_was_expected_are_said() {
     let dir = tempfile::tempdir().expect("a directory");

@@ -149,9 +149,9 @@ fn outward(
     }
     let judge = |flow: &Flow| view.verdict(Place::Wire, flow, policy);
     let mut verdict = settled(bytes, destination(subject, judge));
-    // What is forwarded may be translated, or come from who owns its address: so it is if it comes from a network
-    // that the agent knows, and from a pod P has seen that. Nothing translates what another namespace puts on the
-    // uplink. A pod that nobody knows may have any source, and whoever it asks inside answers there.
+    // What comes from a network that the agent knows may be translated, and P has seen the source of a known pod's.
+    // Nothing translates what another namespace puts on the uplink. A pod that no agent knows may have any source,
+    // and whoever it asks inside answers there.
     if speaks_for_itself {
         verdict = own_source(verdict, packet, view);
     }

@@ -117,9 +117,7 @@ impl Sources {
         for server in servers {
             match Feed::open(server, shell, follow).await {
                 Ok(feed) => agents.feeds.push(feed),
-                Err(error) => {
-                    agents.report(Some(&server.name), &error);
-                }
+                Err(error) => agents.report(Some(&server.name), &error),
             }
         }
         if agents.feeds.is_empty() {

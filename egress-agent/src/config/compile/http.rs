@@ -371,7 +371,7 @@ fn header_matches(
             let message = "the gateway takes this header out before rules see a request";
             match presence {
                 Presence::Wanted => {
-                    cx.warn(&name.at, format!("{message}: the rule matches nothing"));
+                    cx.warn(&name.at, format!("{message}: the condition never holds"));
                 }
                 // It would match whatever the header says.
                 Presence::Unwanted => {
